@@ -1,0 +1,94 @@
+"""Drawing: a caption and seeds in, pictures (n 3 s s) in [0, 1] out, as they fill in.
+
+The caption is read once for all drawings; every further code costs one position, for the drawings with the caption
+and, when guided (Ho & Salimans 2022), without it in the same batch. A drawing depends on its own seed only.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle.model import PADDING, Artist, encode_captions
+from multimodal.cli import UserError
+from multimodal.sampling import Sampling, decode, generators, guide
+from multimodal.transformer import KVCache
+
+UNPAINTED = 0.92  # a light grey for what is not drawn yet
+
+
+@torch.no_grad()
+def sample_codes(
+    artist: Artist, prompts: list[str], seeds: list[int], guidance: float, sampling: Sampling
+) -> Iterator[Int[Tensor, "n"]]:
+    """Code after code of a drawing for each (prompt, seed); one prompt for several seeds is read once."""
+    if not seeds or len(prompts) not in (1, len(seeds)):
+        raise UserError(f"{len(prompts)} prompts and {len(seeds)} seeds: give one prompt, or one a seed.")
+    if not 0 <= guidance <= 100:
+        raise UserError(f"guidance {guidance} is out of range: 1 (none) to 100; 2 to 5 is usual.")
+    model, config = artist.model, artist.model.config
+    where, n = model.place.device, len(seeds)
+    text = encode_captions(artist.tokenizer, prompts, config.text_length).to(where)
+    if guidance != 1:
+        text = torch.cat((text, torch.full_like(text[:1], PADDING)))
+    capacity = config.text_length + config.length
+    cache = KVCache(config.transformer, len(text), capacity, where, model.place.dtype)
+    logits = model.prefill(text, cache)
+    # rows: the prompts' n drawings, then (guided) n without a caption
+    rows = torch.arange(len(prompts), device=where).repeat_interleave(n // len(prompts))
+    if guidance != 1:
+        rows = torch.cat((rows, torch.full_like(rows, len(prompts))))
+    cache, text, logits = cache.select(rows), text[rows], logits[rows]
+
+    def guided(logits: Float[Tensor, "r k"]) -> Float[Tensor, "n k"]:
+        return logits if guidance == 1 else guide(logits[:n], logits[n:], guidance)
+
+    def step(codes: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
+        return guided(model.step(text, codes.repeat(len(text) // n), cache))
+
+    yield from decode(guided(logits), step, config.length, sampling, generators(seeds))
+
+
+@torch.no_grad()
+def paint(artist: Artist, codes: Int[Tensor, "n m"]) -> Float[Tensor, "n 3 s s"]:
+    """The picture of the first m codes; what is not drawn yet is grey."""
+    config = artist.dvae.config
+    missing = config.length - codes.shape[1]
+    # the dVAE wants all codes: the last one stands in, and is covered
+    full = torch.cat((codes, repeat(codes[:, -1], "n -> n m", m=missing)), dim=1)
+    picture = artist.dvae.decode(full)
+    if missing:
+        drawn = torch.arange(config.length, device=codes.device) < codes.shape[1]
+        mask = drawn.view(1, 1, config.grid, config.grid).float()
+        mask = torch.nn.functional.interpolate(mask, picture.shape[-2:], mode="nearest")
+        picture = picture * mask + UNPAINTED * (1 - mask)
+    return picture
+
+
+def draw(
+    artist: Artist,
+    prompt: str,
+    seeds: list[int],
+    guidance: float = 3.0,
+    sampling: Sampling | None = None,
+    every: int = 0,
+) -> Iterator[Float[Tensor, "n 3 s s"]]:
+    """Pictures of the prompt, one a seed, each time `every` more codes are drawn (0: only at the end), then whole."""
+    if not prompt.strip():
+        raise UserError("the prompt is empty: say what to draw.")
+    codes: list[Tensor] = []
+    for column in sample_codes(artist, [prompt], seeds, guidance, sampling or Sampling()):
+        codes.append(column)
+        if every and len(codes) % every == 0 and len(codes) < artist.model.config.length:
+            yield paint(artist, torch.stack(codes, dim=1))
+    yield paint(artist, torch.stack(codes, dim=1))
+
+
+def draw_each(
+    artist: Artist, prompts: list[str], seeds: list[int], guidance: float = 3.0, sampling: Sampling | None = None
+) -> Float[Tensor, "n 3 s s"]:
+    """One picture for each (prompt, seed), whole."""
+    codes = list(sample_codes(artist, prompts, seeds, guidance, sampling or Sampling()))
+    return paint(artist, torch.stack(codes, dim=1))

@@ -1,0 +1,175 @@
+"""Settings and presets of the two trainings behind a DALL·E; no torch here, so that `--help` answers at once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from multimodal.cli import Common
+from multimodal.config import TrainConfig, TransformerConfig, modern
+
+MAX_CODES, MAX_SIDE = 65_536, 1_024  # bounds on what a stranger's config may ask for
+
+
+@dataclass(frozen=True)
+class DVAEConfig:
+    """A picture as a grid of codes, and back."""
+
+    size: int = 64
+    """Pixels of a side of the (square) pictures."""
+    patch: int = 4
+    """Pixels of a side of what one position of the convolutions sees and paints."""
+    grid: int = 16
+    """Codes of a side; a picture has grid x grid codes."""
+    width: int = 128
+    """Channels."""
+    depth: int = 4
+    """Residual blocks on each side."""
+    quantizer: Literal["gumbel", "fsq"] = "fsq"
+    """The talk's relaxed categorical codes, or finite scalar quantisation."""
+    codes: int = 1024
+    """Size of the gumbel codebook."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Levels of each fsq dimension; their product is the size of the codebook."""
+
+    def __post_init__(self):
+        if not (1 <= self.patch <= self.size <= MAX_SIDE and self.size % self.patch == 0):
+            raise ValueError(f"size {self.size} must be a multiple of patch {self.patch}, at most {MAX_SIDE}.")
+        if not (1 <= self.grid <= self.size // self.patch):
+            raise ValueError(f"grid {self.grid} is out of range: 1 to size/patch = {self.size // self.patch}.")
+        if not (1 <= self.width <= 4096 and 0 <= self.depth <= 64):
+            raise ValueError(f"width {self.width} (1 to 4096) or depth {self.depth} (0 to 64) is out of range.")
+        if any(level < 2 for level in self.levels) or not 2 <= self.vocabulary <= MAX_CODES:
+            raise ValueError(f"the codebook has {self.vocabulary} codes: allowed are 2 to {MAX_CODES}, 2 a level.")
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of different codes."""
+        if self.quantizer == "gumbel":
+            return self.codes
+        product = 1
+        for level in self.levels:
+            product *= level
+        return product
+
+    @property
+    def length(self) -> int:
+        """Codes of a picture."""
+        return self.grid**2
+
+
+@dataclass(frozen=True)
+class TrainDVAE(Common):
+    """Trains the discrete VAE that turns pictures into codes."""
+
+    model: DVAEConfig = field(default_factory=DVAEConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: tuple[Path, ...] = ()
+    """Folders of pictures or tables of captioned pictures; without it the default drawings."""
+    concepts: Literal["everyday", "all"] = "all"
+    """Which of the default drawings."""
+    out: Path = Path("runs/dvae")
+    """The run directory: checkpoint, metrics, grids of pictures before and after."""
+    resume: bool = False
+    """Continue the run in --out, exactly."""
+    kl_weight: float = 0.1
+    """Weight of the KL term of gumbel codes, reached after a tenth of the steps."""
+    final_temperature: float = 1 / 16
+    """Where the temperature of gumbel codes ends; it starts at 1 and follows a cosine."""
+
+
+@dataclass(frozen=True)
+class DALLEConfig:
+    """Caption tokens, then picture codes, in one causal sequence."""
+
+    transformer: TransformerConfig = field(default_factory=lambda: modern(256, 6, 4, rotary_axes=3))
+    text_vocabulary: int = 1024
+    """Text tokens, the end token included."""
+    text_length: int = 16
+    """Text positions; a shorter caption is filled with the learned padding of each position."""
+    grid: int = 16
+    """Codes of a side."""
+    codes: int = 1000
+    """Number of different codes."""
+
+    def __post_init__(self):
+        if not (1 <= self.text_length <= 1024 and 1 <= self.grid <= 128):
+            raise ValueError(f"text_length {self.text_length} (1 to 1024) or grid {self.grid} (1 to 128) is off.")
+        if not (2 <= self.text_vocabulary <= 1_000_000 and 2 <= self.codes <= MAX_CODES):
+            raise ValueError(f"text_vocabulary {self.text_vocabulary} or codes {self.codes} is out of range.")
+        if self.transformer.rotary_axes != 3 or not self.transformer.causal:
+            raise ValueError("a DALL·E needs a causal transformer with 3 rotary axes: text, row, column.")
+
+    @property
+    def length(self) -> int:
+        """Codes of a picture."""
+        return self.grid**2
+
+
+@dataclass(frozen=True)
+class TrainDALLE(Common):
+    """Trains the transformer that continues a caption with the codes of a picture."""
+
+    transformer: TransformerConfig = field(default_factory=lambda: modern(256, 6, 4, rotary_axes=3))
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: tuple[Path, ...] = ()
+    """Captioned pictures: folders with same-stem .txt, metadata.jsonl, CSV or TSV; without it the default drawings."""
+    dvae: Path | None = None
+    """The run directory of the dVAE (default: the one inside the bundled DALL·E)."""
+    concepts: Literal["everyday", "all"] = "everyday"
+    """Which of the default drawings."""
+    scenes: int = 60_000
+    """How many default drawings are made and encoded once before training."""
+    text_vocabulary: int = 1024
+    """Ceiling for the tokens of the caption tokenizer, which is trained on the captions."""
+    text_length: int = 16
+    """Text positions; a longer caption is cut."""
+    out: Path = Path("runs/dalle")
+    """The run directory: checkpoint with its dVAE, metrics, drawings while training."""
+    resume: bool = False
+    """Continue the run in --out, exactly."""
+    caption_drop: float = 0.1
+    """Part of the captions that are dropped, so that guidance has an unconditional side."""
+    code_noise: float = 0.5
+    """Largest part of a picture's input codes that is replaced at random while training."""
+
+
+DVAE_PRESETS = {
+    "tiny": (
+        "for tests: seconds on one core, pictures hardly recognisable",
+        TrainDVAE(
+            model=DVAEConfig(size=32, grid=8, width=16, depth=1, levels=(4, 4, 4)),
+            train=TrainConfig(steps=30, batch_size=16, evaluate_every=30, save_every=30),
+            concepts="everyday",
+        ),
+    ),
+    "gumbel": (
+        "the talk's relaxed categorical codes, 1024 on a 16x16 grid",
+        TrainDVAE(
+            model=DVAEConfig(quantizer="gumbel"),
+            train=TrainConfig(steps=4000, batch_size=64, optimizer="adamw", lr=1e-3, ema=0.99),
+        ),
+    ),
+    "bundled": (
+        "fsq codes, 1000 on a 16x16 grid: the shipped dVAE",
+        TrainDVAE(train=TrainConfig(steps=4000, batch_size=64, optimizer="adamw", lr=2e-3, ema=0.99)),
+    ),
+}
+
+DALLE_PRESETS = {
+    "tiny": (
+        "for tests: seconds on one core, drawings mean nothing",
+        TrainDALLE(
+            transformer=modern(32, 2, 2, rotary_axes=3),
+            train=TrainConfig(steps=20, batch_size=8, evaluate_every=20, save_every=20),
+            scenes=64,
+            text_vocabulary=512,
+        ),
+    ),
+    "bundled": (
+        "about 6M parameters: the shipped DALL·E",
+        TrainDALLE(
+            transformer=modern(256, 6, 4, rotary_axes=3),
+            train=TrainConfig(steps=20_000, batch_size=48, lr=3e-3, ema=0.999, evaluate_every=1000, save_every=500),
+        ),
+    ),
+}

@@ -1,0 +1,141 @@
+"""Train the transformer of a DALL·E: captioned pictures and a dVAE in, a run directory out that `dalle.sample` draws from.
+
+    python -m dalle.train bundled --dvae runs/dvae --out runs/dalle
+    python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --train.minutes 60
+"""
+
+import sys
+
+from dalle.presets import DALLE_PRESETS, DALLEConfig, TrainDALLE
+from multimodal import cli
+
+PROG = "dalle.train"
+
+
+def encoded(source, dvae, size: int, count: int, where):
+    """Codes (count, n) and captions of a source: every picture is encoded once, not at every step."""
+    import torch
+
+    from multimodal import images
+    from multimodal.data import pairs
+
+    codes, captions = [], []
+    with cli.bar(total=count, unit="picture", desc="encoding") as shown, torch.no_grad():
+        for start in range(0, count, 64):
+            batch = pairs.batch(source, list(range(start, min(start + 64, count))), size)
+            codes.append(dvae.encode(images.to_float(batch["image"].to(where))).cpu().to(torch.int32))
+            captions += batch["caption"]
+            shown.update(len(batch["caption"]))
+    return torch.cat(codes), captions
+
+
+def train(settings: TrainDALLE, argv: list[str] | None) -> int:
+    import torch
+
+    from dalle import dvae as dvaes
+    from dalle import judge, model
+    from dalle.drawing import draw_each
+    from multimodal import cards, checkpoint, devices, images
+    from multimodal.data.sources import captioned
+    from multimodal.sampling import Sampling
+    from multimodal.tokenizer import Tokenizer
+    from multimodal.training import fit, shuffled
+
+    run, where = settings.out, devices.pick(settings.device)
+    dvae = dvaes.load(settings.dvae or checkpoint.find(None, "dalle") / "dvae", where)
+    size = dvae.config.size
+    source, held_out = captioned(settings.data, settings.seed, settings.concepts)
+    count = len(source) if settings.data else settings.scenes
+    with devices.autocast(where, settings.train.precision):
+        codes, captions = encoded(source, dvae, size, count, where)
+        held_codes, held_captions = encoded(held_out, dvae, size, min(256, len(held_out)), where)
+    kept = run / "tokenizer.json"
+    tokenizer = Tokenizer.load(kept) if settings.resume else Tokenizer.bpe(captions, settings.text_vocabulary)
+    text = model.encode_captions(tokenizer, captions, settings.text_length)
+    held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
+    cut = sum(len(tokenizer.encode(c)) >= settings.text_length for c in captions)
+    if cut:
+        cli.say(f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut.")
+
+    torch.manual_seed(settings.seed)
+    config = DALLEConfig(
+        settings.transformer, tokenizer.vocab_size, settings.text_length, dvae.config.grid, dvae.config.vocabulary
+    )
+    network = model.DALLE(config)
+
+    def batches(index: int) -> dict:
+        items = shuffled(index, settings.train.batch_size, count, settings.seed)
+        return {"text": text[items], "codes": codes[items].long()}
+
+    def loss(network, batch, step):
+        return model.loss(network, batch["text"], batch["codes"], settings.caption_drop, settings.code_noise)
+
+    if settings.data:
+        prompts, references, names = held_captions[:48], None, None
+    else:
+        prompts, references, names = default_prompts(held_out, size)
+
+    def evaluate(network) -> dict[str, float]:
+        """Held-out loss of codes, and drawings judged against the real ones (default drawings only)."""
+        losses = [
+            model.loss(network, t.to(where), c.long().to(where), 0.0, 0.0)[1]
+            for t, c in zip(held_text.split(64), held_codes.split(64), strict=True)
+        ]
+        found = {name: sum(float(part[name]) for part in losses) / len(losses) for name in losses[0]}
+        artist = model.Artist(network, dvae, tokenizer)
+        pictures = draw_each(artist, prompts, list(range(len(prompts))), 3.0, Sampling(top_k=100))
+        with checkpoint.replacing(run / "samples.png") as aside:
+            images.grid(pictures.float().cpu(), columns=8, labels=prompts).save(aside, "PNG")
+        if references is not None:
+            ranks = judge.ranks(pictures.float().cpu(), references, names, prompts)
+            found |= {"top1": (ranks == 1).float().mean().item(), "top5": (ranks <= 5).float().mean().item()}
+        return found
+
+    outcome = fit(
+        network, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
+        resume=settings.resume, evaluate=evaluate,
+        save=lambda network: model.save(run, model.Artist(network, dvae, tokenizer)),
+    )  # fmt: skip
+    figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    checkpoint.write_text(
+        run / "README.md",
+        cards.card(
+            "DALL·E, trained with this toolkit",
+            f"Draws {size}x{size} pictures from captions: a transformer of {sum(p.numel() for p in network.parameters()):,} "
+            f"parameters over {config.length} codes of the dVAE in `dvae/`.",
+            cards.command(PROG, argv),
+            cards.DRAWINGS + f" {count:,} scenes." if not settings.data else f"{count:,} captioned pictures of the user.",
+            outcome,
+            figures,
+            "It draws what it was trained on: names outside its captions, long sentences and photographs are beyond it. "
+            "val_text_loss and val_code_loss are nats a token on concept pairs never seen together; val_top1 and val_top5 "
+            "say how often the real rendering nearest in pixels to a drawing of one concept bears the name asked for.",
+        ),
+    )
+    cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
+    return 1 if outcome.stopped == "signal" else 0
+
+
+def default_prompts(drawings, size: int):
+    """48 everyday concepts spread over the list, and all real renderings with their names, to judge drawings by."""
+    import torch
+
+    from multimodal.data.drawings import STYLES
+
+    names, references = [], []
+    for concept in drawings.concepts:
+        for style in STYLES:
+            names.append(concept.name)
+            references.append(torch.from_numpy(drawings.canonical(concept, style, size)).permute(2, 0, 1) / 255)
+    distinct = [concept.name for concept in drawings.concepts]
+    prompts = distinct[:: max(1, len(distinct) // 48)][:48]
+    return prompts, torch.stack(references), names
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = cli.parse(DALLE_PRESETS, PROG, __doc__, argv)
+    return cli.run(lambda settings: train(settings, argv), settings, PROG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

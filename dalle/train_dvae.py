@@ -1,0 +1,90 @@
+"""Train the discrete VAE: pictures in, a run directory out that `dalle.train --dvae RUN` and `dalle.sample` use.
+
+    python -m dalle.train_dvae bundled --out runs/dvae
+    python -m dalle.train_dvae bundled --data my_pictures/ --train.minutes 20
+"""
+
+import sys
+
+from dalle.presets import DVAE_PRESETS, TrainDVAE
+from multimodal import cli
+
+PROG = "dalle.train_dvae"
+
+
+def train(settings: TrainDVAE, argv: list[str] | None) -> int:
+    import torch
+    from einops import rearrange
+
+    from dalle import dvae
+    from multimodal import cards, checkpoint, images
+    from multimodal.data import pairs
+    from multimodal.data.sources import captioned
+    from multimodal.training import fit, shuffled
+
+    config, run = settings.model, settings.out
+    torch.manual_seed(settings.seed)
+    model = dvae.DVAE(config)
+    source, held_out = captioned(settings.data, settings.seed, settings.concepts)
+    steps = settings.train.steps
+
+    def batches(index: int) -> dict:
+        items = shuffled(index, settings.train.batch_size, len(source), settings.seed)
+        return {"image": pairs.batch(source, items, config.size)["image"]}
+
+    def loss(model, batch, step):
+        temperature = dvae.temperature_at(step, steps, settings.final_temperature)
+        weight = settings.kl_weight * min(1.0, step / max(1, steps // 10))
+        return dvae.loss(model, images.to_float(batch["image"]), temperature, weight)
+
+    judged = pairs.batch(held_out, list(range(min(256, len(held_out)))), config.size)["image"]
+
+    def evaluate(model) -> dict[str, float]:
+        """PSNR by hard codes on held-out pictures, how much of the codebook they use, and a grid to look at."""
+        where = next(model.parameters()).device
+        pictures = images.to_float(judged).to(where)
+        codes, drawn = [], []
+        for chunk in pictures.split(64):
+            codes.append(model.encode(chunk))
+            drawn.append(model.decode(codes[-1]))
+        codes, drawn = torch.cat(codes), torch.cat(drawn)
+        shares = torch.bincount(codes.flatten(), minlength=config.vocabulary).float() / codes.numel()
+        shown = rearrange(torch.stack((pictures[:32], drawn[:32])), "pair (y x) c h w -> (y pair x) c h w", x=min(8, len(drawn)))
+        with checkpoint.replacing(run / "samples.png") as aside:
+            images.grid(shown, columns=min(8, len(drawn))).save(aside, "PNG")
+        return {
+            "psnr": dvae.psnr(drawn, pictures).mean().item(),
+            "codes_used": (shares > 0).float().mean().item(),
+            "code_perplexity": torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()).item(),
+        }
+
+    outcome = fit(
+        model, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
+        resume=settings.resume, evaluate=evaluate, save=lambda model: dvae.save(run, model),
+    )  # fmt: skip
+    figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    checkpoint.write_text(
+        run / "README.md",
+        cards.card(
+            "Discrete VAE, trained with this toolkit",
+            f"{config.size}x{config.size} pictures as {config.length} codes out of {config.vocabulary:,} "
+            f"({config.quantizer}), {sum(p.numel() for p in model.parameters()):,} parameters.",
+            cards.command(PROG, argv),
+            cards.DRAWINGS if not settings.data else f"{len(source):,} pictures of the user.",
+            outcome,
+            figures,
+            "It paints what its training pictures look like; photographs come out blurred and wrong in colour. "
+            "val_psnr is the mean in dB over held-out pictures, by hard codes.",
+        ),
+    )
+    cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
+    return 1 if outcome.stopped == "signal" else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = cli.parse(DVAE_PRESETS, PROG, __doc__, argv)
+    return cli.run(lambda settings: train(settings, argv), settings, PROG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the three models share: backbone, tokenizers, images, data, the one training loop, checkpoints, sampling."""

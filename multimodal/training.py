@@ -1,0 +1,264 @@
+"""The only training loop: a model, its loss and batches in; a trained, evaluated, resumable run directory out.
+
+Exact resume rests on two rules. Batches are a pure function of their index, so the data order needs no state. The
+random state is set from (seed, step) at every step, so dropout and relaxed samples need none either. What is left,
+weights, optimisers, average and step, is one file written in one move: a run killed at any moment has a whole one.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from multimodal import checkpoint, cli, devices, optim
+from multimodal.cli import UserError
+from multimodal.config import TrainConfig
+
+Batch = dict[str, object]
+Loss = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, float | Tensor]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    steps: int
+    minutes: float
+    stopped: str
+    """steps, minutes or signal: which bound ended it."""
+    metrics: dict[str, float]
+    """The last evaluation, and the last training loss."""
+
+
+def shuffled(index: int, batch_size: int, length: int, seed: int) -> list[int]:
+    """Items of batch `index`: every epoch is its own permutation of 0 .. length-1, and batches run across epochs."""
+    if length < 1:
+        raise UserError("there is nothing to train on: 0 examples were found.")
+    items: list[int] = []
+    while len(items) < batch_size:
+        epoch, offset = divmod(index * batch_size + len(items), length)
+        order = _permutation(length, seed, epoch)
+        items += order[offset : offset + batch_size - len(items)].tolist()
+    return items
+
+
+_last_permutation: dict[tuple[int, int, int], Tensor] = {}
+
+
+def _permutation(length: int, seed: int, epoch: int) -> Tensor:
+    key = (length, seed, epoch)
+    if key not in _last_permutation:
+        if len(_last_permutation) > 3:  # one run needs the present epoch and the next
+            _last_permutation.clear()
+        generator = torch.Generator().manual_seed(hash((seed, epoch)) & 0x7FFFFFFFFFFFFFFF)
+        _last_permutation[key] = torch.randperm(length, generator=generator)
+    return _last_permutation[key]
+
+
+def _prefetched(batches: Callable[[int], Batch], start: int) -> Iterator[Batch]:
+    """Batch after batch from `start`, the next one being made while the present one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(batches, start)
+        while True:
+            start += 1
+            ready, coming = coming.result(), pool.submit(batches, start)
+            yield ready
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM fill the list, so that the step in hand ends and is saved; a second SIGINT interrupts."""
+    seen: list[int] = []
+
+    def note(number, frame):
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread (a test, a notebook): signals are somebody else's
+        before = {}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reload_metrics(path: Path, step: int) -> None:
+    """Keeps the lines up to `step`: a killed run may have written later ones, or half a line."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+    checkpoint.write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    batches: Callable[[int], Batch],
+    config: TrainConfig,
+    run: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    save: Callable[[nn.Module], None] | None = None,
+) -> Outcome:
+    """Trains `model` in place and leaves the run directory whole at every moment.
+
+    loss(model, batch, step) -> (scalar, metrics); it is averaged over `config.accumulate` batches a step.
+    batches(index) -> dict, a pure function of the index that uses no global random state (it runs in a thread).
+    evaluate(model) -> metrics, logged as val_*; it may write samples. save(model) writes what others load.
+    Raises UserError when the loss stops being a number; the last good checkpoint is kept.
+    """
+    run, where = Path(run), devices.pick(device)
+    state_file, metrics_file = run / "state" / "last.pt", run / "metrics.jsonl"
+    if state_file.exists() and not resume:
+        raise UserError(f"{run} already holds a run: --resume continues it, or choose another --out.")
+    if resume and not state_file.exists():
+        raise UserError(
+            f"--resume: {run} holds no run to continue (no state/last.pt); leave --resume out to start."
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    model.to(where).train()
+    optimizers = optim.optimizers(model, config)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    average = [p.detach().clone() for p in parameters] if config.ema else []
+    step, seconds_before = 0, 0.0
+    if resume:
+        state = torch.load(state_file, map_location=where, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for kept, saved in zip(average, state["average"], strict=True):
+            kept.copy_(saved)
+        step, seconds_before = state["step"], state["seconds"]
+    _reload_metrics(metrics_file, step)
+    began = time.monotonic()
+    precision = "bf16" if devices.autocast(where, config.precision).__class__ is torch.autocast else "fp32"
+    count = sum(p.numel() for p in parameters)
+    cli.say(f"{count:,} parameters, {where}, {precision}, {torch.get_num_threads()} threads; {run}")
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - began
+
+    def progress() -> float:
+        by_clock = seconds() / (60 * config.minutes) if config.minutes else 0.0
+        return max(step / config.steps, by_clock)
+
+    @contextlib.contextmanager
+    def averaged():
+        """The averaged weights in the model's place, when there is an average."""
+        kept = [p.detach().clone() for p in parameters] if average else []
+        with torch.no_grad():
+            for parameter, value in zip(parameters, average, strict=False):
+                parameter.copy_(value)
+            yield
+            for parameter, value in zip(parameters, kept, strict=False):
+                parameter.copy_(value)
+
+    def save_all() -> None:
+        state = {
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "average": average,
+            "step": step,
+            "seconds": seconds(),
+        }
+        with checkpoint.replacing(state_file) as aside:
+            torch.save(state, aside)
+        if save is not None:
+            with averaged():
+                save(model)
+
+    def judge() -> dict[str, float]:
+        if evaluate is None:
+            return {}
+        torch.manual_seed(seed)
+        with averaged(), torch.no_grad(), devices.autocast(where, config.precision):
+            model.eval()
+            found = {f"val_{name}": float(value) for name, value in evaluate(model).items()}
+            model.train()
+        return found
+
+    stopped, last = "steps", {}
+    total = round(config.minutes * 60) if config.minutes else config.steps
+    shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
+                    unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
+    source = _prefetched(batches, step * config.accumulate)
+    with shown, _stop_on_signal() as signals, open(metrics_file, "a") as log, contextlib.closing(source):
+        while step < config.steps:
+            now = progress()
+            if now >= 1:
+                stopped = "minutes"
+                break
+            torch.manual_seed(seed * 1_000_003 + step)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * optim.rate(now, config)
+                    if "momentum" in group:
+                        group["momentum"] = optim.momentum(now)
+            record = {"step": step + 1, "loss": 0.0}
+            for _ in range(config.accumulate):
+                batch = {k: v.to(where) if isinstance(v, Tensor) else v for k, v in next(source).items()}
+                with devices.autocast(where, config.precision):
+                    value, metrics = loss(model, batch, step)
+                (value / config.accumulate).backward()
+                for name, metric in {"loss": value, **metrics}.items():
+                    record[name] = record.get(name, 0.0) + float(metric) / config.accumulate
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
+            if not (math.isfinite(record["loss"]) and math.isfinite(norm)):
+                raise UserError(
+                    f"the loss is no longer a number at step {step + 1} (loss {record['loss']}, gradient norm {norm}): "
+                    f"the checkpoint in {run} is from before; resume with a smaller --train.lr."
+                )
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            step += 1
+            if average:
+                decay = min(config.ema, step / (step + 9))  # a young average must not hold on to the start
+                torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+            ending = step >= config.steps or progress() >= 1 or bool(signals)
+            if step % config.evaluate_every == 0 and not ending:
+                last = judge()
+            record = {
+                **record,
+                "seconds": round(seconds(), 3),
+                **(last if step % config.evaluate_every == 0 else {}),
+            }
+            if ending and not signals:
+                last = judge()
+                record |= last
+            log.write(json.dumps(record) + "\n")
+            if step % config.evaluate_every == 0 or ending:
+                log.flush()
+                talk = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds"))
+                shown.clear()
+                cli.say(f"step {step}, {seconds() / 60:.1f} min: {talk}")
+            shown.update(max(0, min(total, round(seconds()) if config.minutes else step) - shown.n))
+            shown.set_postfix_str(f"loss {record['loss']:.3f}, step {step}", refresh=False)
+            last = {**last, "loss": record["loss"]}
+            if ending or step % config.save_every == 0:
+                log.flush()
+                os.fsync(log.fileno())
+                save_all()
+            if signals:
+                stopped = "signal"
+                cli.say(f"stopped by a signal at step {step}; --resume continues.")
+                break
+    return Outcome(step, seconds() / 60, stopped, last)

@@ -1,0 +1,225 @@
+"""The shared backbone: (b n d) features in, (b n d) features out; GPT, DALL·E and both CLIP towers are wrappers.
+
+A block is x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: GPT-2, Radford et al. 2019); one final norm.
+What differs between the families is in `TransformerConfig`. Rotary positions: Su et al. 2021, with the pairs of a
+head shared out over up to three coordinates, so that text (one), a grid (two) and text before a grid (three) rotate
+by one rule. Value residual: Zhou et al. 2024. Legend: b batch, n positions here, m positions seen (cached and here),
+h heads, d features, a coordinates of a position.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from multimodal.config import TransformerConfig
+
+
+class KVCache:
+    """Keys and values of the positions already seen: allocated once, written in place, never concatenated."""
+
+    def __init__(self, config: TransformerConfig, batch: int, length: int, device="cpu", dtype=torch.float32):
+        shape = (config.depth, 2, batch, config.heads, length, config.head_width)
+        self.memory = torch.zeros(shape, device=device, dtype=dtype)
+        self.capacity = length
+        self.length = 0
+
+    def extend(
+        self, layer: int, keys: Float[Tensor, "b h n e"], values: Float[Tensor, "b h n e"]
+    ) -> tuple[Float[Tensor, "b h m e"], Float[Tensor, "b h m e"]]:
+        """Writes this layer's new keys and values after the `length` known ones; returns all of them."""
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} positions, {end} were asked for.")
+        stored = self.memory[layer]
+        stored[0, :, :, self.length : end] = keys
+        stored[1, :, :, self.length : end] = values
+        return stored[0, :, :, :end], stored[1, :, :, :end]
+
+    def select(self, rows: Shaped[Tensor, "r"]) -> "KVCache":
+        """A cache with these rows of the batch, repeated as named: one prefill serves many samples."""
+        copy = object.__new__(KVCache)
+        copy.memory = self.memory[:, :, rows]
+        copy.capacity, copy.length = self.capacity, self.length
+        return copy
+
+
+def rotation(
+    positions: Shaped[Tensor, "b n a"], head_width: int
+) -> tuple[Float[Tensor, "b 1 n p"], Float[Tensor, "b 1 n p"]]:
+    """Cosine and sine for the p = head_width // 2 pairs; the pairs are dealt out evenly to the coordinates."""
+    pairs, axes = head_width // 2, positions.shape[-1]
+    angles = []
+    for axis in range(axes):
+        count = pairs // axes + (axis < pairs % axes)
+        # base 10,000 as in the paper: the slowest pair turns once in about 60,000 positions
+        speed = 10_000.0 ** -(torch.arange(count, device=positions.device, dtype=torch.float32) / count)
+        angles.append(positions[..., axis, None].float() * speed)
+    angle = rearrange(torch.cat(angles, dim=-1), "b n p -> b 1 n p")
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Float[Tensor, "b h n e"], cos: Tensor, sin: Tensor) -> Float[Tensor, "b h n e"]:
+    """Turns the pair (i, i + e/2) of every head by its angle; an odd last feature stays."""
+    pairs = cos.shape[-1]
+    first, second, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos, rest), dim=-1)
+
+
+def attention_mask(
+    n: int, m: int, causal: bool, valid: Bool[Tensor, "b m"] | None, device
+) -> Bool[Tensor, "#b 1 n m"] | None:
+    """True where query i (the last n of m positions) may look at key j; None where all may.
+
+    A padded query sees itself, so that no row is empty (an empty row would be NaN).
+    """
+    here = torch.arange(m - n, m, device=device)[:, None]
+    there = torch.arange(m, device=device)[None, :]
+    mask = (there <= here)[None, None] if causal and n > 1 else None
+    if valid is not None:
+        seen = rearrange(valid, "b m -> b 1 1 m") | (there == here)
+        mask = seen if mask is None else mask & seen
+    return mask
+
+
+def norm(config: TransformerConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.width, eps=1e-5, elementwise_affine=config.norm_gain)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig, layer: int):
+        super().__init__()
+        self.config, self.layer = config, layer
+        # separate maps, since Muon orthogonalises each matrix by itself
+        self.query = nn.Linear(config.width, config.width, config.bias)
+        self.key = nn.Linear(config.width, config.width, config.bias)
+        self.value = nn.Linear(config.width, config.width, config.bias)
+        self.out = nn.Linear(config.width, config.width, config.bias)
+        # the first layer's values are what later layers mix in, so the first has nothing to mix
+        self.value_residual = nn.Parameter(torch.zeros(())) if config.shortcuts and layer else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        turn: tuple[Tensor, Tensor] | None,
+        mask: Bool[Tensor, "#b 1 n m"] | None,
+        cache: KVCache | None,
+        first_values: Float[Tensor, "b h n e"] | None,
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b h n e"]]:
+        q, k, v = (
+            rearrange(f(x), "b n (h e) -> b h n e", h=self.config.heads)
+            for f in (self.query, self.key, self.value)
+        )
+        if self.config.qk_norm:
+            q, k = F.layer_norm(q, q.shape[-1:]), F.layer_norm(k, k.shape[-1:])
+        if turn is not None:
+            q, k = rotate(q, *turn), rotate(k, *turn)
+        if self.value_residual is not None:
+            v = v + self.value_residual.to(v.dtype) * first_values
+        own = v
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)
+        causal = self.config.causal and mask is None and q.shape[2] > 1
+        y = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), attn_mask=mask, is_causal=causal)
+        return self.out(rearrange(y, "b h n e -> b n (h e)")), own
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.activation = config.activation
+        self.up = nn.Linear(config.width, config.mlp_ratio * config.width, config.bias)
+        self.down = nn.Linear(config.mlp_ratio * config.width, config.width, config.bias)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = self.up(x)
+        if self.activation == "gelu_tanh":
+            x = F.gelu(x, approximate="tanh")
+        elif self.activation == "quick_gelu":
+            x = x * torch.sigmoid(1.702 * x)
+        else:
+            x = F.relu(x)
+            x = x * x  # not .square(), whose gradient takes twice the time on a CPU
+        return self.down(x)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig, layer: int):
+        super().__init__()
+        self.attention_norm, self.attention = norm(config), Attention(config, layer)
+        self.mlp_norm, self.mlp = norm(config), MLP(config)
+        self.embedding_shortcut = nn.Parameter(torch.zeros(())) if config.shortcuts and layer else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, x0, turn, mask, cache, first_values):
+        if self.embedding_shortcut is not None:
+            x = x + self.embedding_shortcut.to(x.dtype) * x0
+        y, values = self.attention(self.attention_norm(x), turn, mask, cache, first_values)
+        x = x + self.dropout(y)
+        return x + self.dropout(self.mlp(self.mlp_norm(x))), values
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final norm. `config.shortcuts` weights start at 0: the plain network at first."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        self.norm = norm(config)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """gpt2: N(0, 0.02), outputs of a branch over sqrt(2 depth). modern: 1/sqrt(fan-in), outputs of a branch 0."""
+        modern = not self.config.norm_gain
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                continue  # gains 1, biases and shortcut weights 0 as built; linear biases below
+            branch_end = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            if modern:
+                nn.init.zeros_(parameter) if branch_end else nn.init.normal_(
+                    parameter, std=parameter.shape[1] ** -0.5
+                )
+            else:
+                std = 0.02 / math.sqrt(2 * self.config.depth) if branch_end else 0.02
+                nn.init.normal_(parameter, std=std)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        positions: Shaped[Tensor, "#b n a"] | None = None,
+        valid: Bool[Tensor, "b m"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """`positions`: coordinates that rotate (needed when rotary_axes > 0; 0, 1, 2 ... by default for one axis).
+        `valid`: False where a seen position is padding (cached ones included). With a `cache` the n positions follow
+        the cached ones and are added to it."""
+        n, past = x.shape[1], cache.length if cache is not None else 0
+        turn = None
+        if self.config.rotary_axes:
+            if positions is None:
+                if self.config.rotary_axes > 1:
+                    raise ValueError(f"positions with {self.config.rotary_axes} coordinates are needed.")
+                positions = rearrange(torch.arange(past, past + n, device=x.device), "n -> 1 n 1")
+            if positions.shape[-1] != self.config.rotary_axes:
+                raise ValueError(
+                    f"positions have {positions.shape[-1]} coordinates, expected {self.config.rotary_axes}."
+                )
+            turn = rotation(positions, self.config.head_width)
+        # with nothing cached and nothing padded the kernel's own causal triangle is right, and faster than a mask
+        plain = valid is None and (past == 0 or n == 1 or not self.config.causal)
+        mask = None if plain else attention_mask(n, past + n, self.config.causal, valid, x.device)
+        x0, first_values = x, None
+        for block in self.blocks:
+            x, values = block(x, x0, turn, mask, cache, first_values)
+            first_values = values if first_values is None else first_values
+        if cache is not None:
+            cache.length += n
+        return self.norm(x)
