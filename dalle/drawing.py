@@ -87,7 +87,11 @@ def draw(
 
 
 def draw_each(
-    artist: Artist, prompts: list[str], seeds: list[int], guidance: float = 3.0, sampling: Sampling | None = None
+    artist: Artist,
+    prompts: list[str],
+    seeds: list[int],
+    guidance: float = 3.0,
+    sampling: Sampling | None = None,
 ) -> Float[Tensor, "n 3 s s"]:
     """One picture for each (prompt, seed), whole."""
     codes = list(sample_codes(artist, prompts, seeds, guidance, sampling or Sampling()))

@@ -10,12 +10,18 @@ def distances(
     pictures: Float[Tensor, "n 3 s s"], references: Float[Tensor, "r 3 s s"], side: int = 16
 ) -> Float[Tensor, "n r"]:
     """Root mean squared distance of every picture to every reference, both scaled to `side` pixels."""
-    small = [rearrange(F.interpolate(x, (side, side), mode="area"), "b c h w -> b (c h w)") for x in (pictures, references)]
+    small = [
+        rearrange(F.interpolate(x, (side, side), mode="area"), "b c h w -> b (c h w)")
+        for x in (pictures, references)
+    ]
     return (small[0][:, None] - small[1][None]).square().mean(-1).sqrt()
 
 
 def ranks(
-    pictures: Float[Tensor, "n 3 s s"], references: Float[Tensor, "r 3 s s"], names: list[str], wanted: list[str]
+    pictures: Float[Tensor, "n 3 s s"],
+    references: Float[Tensor, "r 3 s s"],
+    names: list[str],
+    wanted: list[str],
 ) -> Int[Tensor, "n"]:
     """Rank (1 is best) of the wanted name of each picture among the names by their nearest reference."""
     import torch

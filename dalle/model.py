@@ -65,10 +65,14 @@ class DALLE(nn.Module):
 
     def _check(self, text: Tensor) -> None:
         if text.shape[1] != self.config.text_length:
-            raise ValueError(f"captions have {text.shape[1]} positions, this model's have {self.config.text_length}.")
+            raise ValueError(
+                f"captions have {text.shape[1]} positions, this model's have {self.config.text_length}."
+            )
 
     def _embed_text(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b l1 d"]:
-        words = torch.where((text == PADDING)[..., None], self.padding, self.text_embedding(text.clamp(min=0)))
+        words = torch.where(
+            (text == PADDING)[..., None], self.padding, self.text_embedding(text.clamp(min=0))
+        )
         start = repeat(self.start, "one d -> b one d", b=text.shape[0])
         return torch.cat((start, words.to(start.dtype)), dim=1)
 
@@ -78,7 +82,9 @@ class DALLE(nn.Module):
         """Logits of each text token, and of the first m+1 codes (m codes are seen, one more is foretold)."""
         self._check(text)
         l, m = text.shape[1], codes.shape[1]  # noqa: E741
-        x = torch.cat((self._embed_text(text), self.code_embedding(codes)), dim=1)[:, : l + self.config.length]
+        x = torch.cat((self._embed_text(text), self.code_embedding(codes)), dim=1)[
+            :, : l + self.config.length
+        ]
         foretold = min(m + 1, self.config.length)
         steered = x[:, l : l + foretold] + self.place[:foretold] + self._caption(text)
         x = torch.cat((x[:, :l], steered), dim=1)
@@ -90,12 +96,16 @@ class DALLE(nn.Module):
         self._check(text)
         x = self._embed_text(text)
         last = x[:, -1:] + self.place[:1] + self._caption(text)
-        y = self.transformer(torch.cat((x[:, :-1], last), dim=1), self._positions()[:, : x.shape[1]], cache=cache)
+        y = self.transformer(
+            torch.cat((x[:, :-1], last), dim=1), self._positions()[:, : x.shape[1]], cache=cache
+        )
         return self.code_head(y[:, -1])
 
     def step(self, text: Int[Tensor, "b l"], codes: Int[Tensor, "b"], cache: KVCache) -> Float[Tensor, "b k"]:
         """One more code of every row; logits of the code after it."""
-        painted = cache.length - self.config.text_length  # codes seen once this one is: also the next one's place
+        painted = (
+            cache.length - self.config.text_length
+        )  # codes seen once this one is: also the next one's place
         x = rearrange(self.code_embedding(codes), "b d -> b 1 d") + self.place[painted] + self._caption(text)
         y = self.transformer(x, self._positions()[:, cache.length, None], cache=cache)
         return self.code_head(y[:, 0])
@@ -110,7 +120,11 @@ def corrupt(codes: Int[Tensor, "b n"], most: float) -> Int[Tensor, "b n"]:
 
 
 def loss(
-    model: nn.Module, text: Int[Tensor, "b l"], codes: Int[Tensor, "b n"], caption_drop: float, code_noise: float
+    model: nn.Module,
+    text: Int[Tensor, "b l"],
+    codes: Int[Tensor, "b n"],
+    caption_drop: float,
+    code_noise: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """1/8 of the text's and 7/8 of the codes' cross-entropy in nats a token (Ramesh et al. 2021, section 2.2).
 
@@ -119,10 +133,18 @@ def loss(
     dropped = torch.rand(text.shape[0], 1, device=text.device) < caption_drop
     seen = torch.where(dropped, PADDING, text)
     text_logits, code_logits = model(seen, corrupt(codes, code_noise)[:, :-1])
-    text_loss = F.cross_entropy(rearrange(text_logits.float(), "b l v -> (b l) v"), seen.flatten(), ignore_index=PADDING, reduction="sum")
+    text_loss = F.cross_entropy(
+        rearrange(text_logits.float(), "b l v -> (b l) v"),
+        seen.flatten(),
+        ignore_index=PADDING,
+        reduction="sum",
+    )
     text_loss = text_loss / (seen != PADDING).sum().clamp(min=1)
     code_loss = F.cross_entropy(rearrange(code_logits.float(), "b n k -> (b n) k"), codes.flatten())
-    return text_loss / 8 + 7 * code_loss / 8, {"text_loss": text_loss.detach(), "code_loss": code_loss.detach()}
+    return text_loss / 8 + 7 * code_loss / 8, {
+        "text_loss": text_loss.detach(),
+        "code_loss": code_loss.detach(),
+    }
 
 
 def encode_captions(tokenizer: Tokenizer, captions: list[str], length: int) -> Int[Tensor, "b l"]:
@@ -167,5 +189,7 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Artist:
             f"{model.config.codes} on {model.config.grid}; they do not belong together."
         )
     if tokenizer.vocab_size > model.config.text_vocabulary:
-        raise UserError(f"{directory}: tokenizer.json has more tokens than the model's {model.config.text_vocabulary}.")
+        raise UserError(
+            f"{directory}: tokenizer.json has more tokens than the model's {model.config.text_vocabulary}."
+        )
     return Artist(model, dvae, tokenizer)

@@ -33,13 +33,21 @@ class DVAEConfig:
 
     def __post_init__(self):
         if not (1 <= self.patch <= self.size <= MAX_SIDE and self.size % self.patch == 0):
-            raise ValueError(f"size {self.size} must be a multiple of patch {self.patch}, at most {MAX_SIDE}.")
+            raise ValueError(
+                f"size {self.size} must be a multiple of patch {self.patch}, at most {MAX_SIDE}."
+            )
         if not (1 <= self.grid <= self.size // self.patch):
-            raise ValueError(f"grid {self.grid} is out of range: 1 to size/patch = {self.size // self.patch}.")
+            raise ValueError(
+                f"grid {self.grid} is out of range: 1 to size/patch = {self.size // self.patch}."
+            )
         if not (1 <= self.width <= 4096 and 0 <= self.depth <= 64):
-            raise ValueError(f"width {self.width} (1 to 4096) or depth {self.depth} (0 to 64) is out of range.")
+            raise ValueError(
+                f"width {self.width} (1 to 4096) or depth {self.depth} (0 to 64) is out of range."
+            )
         if any(level < 2 for level in self.levels) or not 2 <= self.vocabulary <= MAX_CODES:
-            raise ValueError(f"the codebook has {self.vocabulary} codes: allowed are 2 to {MAX_CODES}, 2 a level.")
+            raise ValueError(
+                f"the codebook has {self.vocabulary} codes: allowed are 2 to {MAX_CODES}, 2 a level."
+            )
 
     @property
     def vocabulary(self) -> int:
@@ -93,7 +101,9 @@ class DALLEConfig:
 
     def __post_init__(self):
         if not (1 <= self.text_length <= 1024 and 1 <= self.grid <= 128):
-            raise ValueError(f"text_length {self.text_length} (1 to 1024) or grid {self.grid} (1 to 128) is off.")
+            raise ValueError(
+                f"text_length {self.text_length} (1 to 1024) or grid {self.grid} (1 to 128) is off."
+            )
         if not (2 <= self.text_vocabulary <= 1_000_000 and 2 <= self.codes <= MAX_CODES):
             raise ValueError(f"text_vocabulary {self.text_vocabulary} or codes {self.codes} is out of range.")
         if self.transformer.rotary_axes != 3 or not self.transformer.causal:
@@ -169,7 +179,9 @@ DALLE_PRESETS = {
         "about 6M parameters: the shipped DALL·E",
         TrainDALLE(
             transformer=modern(256, 6, 4, rotary_axes=3),
-            train=TrainConfig(steps=20_000, batch_size=48, lr=3e-3, ema=0.999, evaluate_every=1000, save_every=500),
+            train=TrainConfig(
+                steps=20_000, batch_size=48, lr=3e-3, ema=0.999, evaluate_every=1000, save_every=500
+            ),
         ),
     ),
 }

@@ -1,7 +1,7 @@
 """Draw: a prompt in, pictures out.
 
-    python -m dalle.sample "a cat on a blue background" -o cat.png
-    python -m dalle.sample "a red apple" -o apples/ --n 8 --guidance 4 --seed 7
+python -m dalle.sample "a cat on a blue background" -o cat.png
+python -m dalle.sample "a red apple" -o apples/ --n 8 --guidance 4 --seed 7
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Train the transformer of a DALL·E: captioned pictures and a dVAE in, a run directory out that `dalle.sample` draws from.
 
-    python -m dalle.train bundled --dvae runs/dvae --out runs/dalle
-    python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --train.minutes 60
+python -m dalle.train bundled --dvae runs/dvae --out runs/dalle
+python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --train.minutes 60
 """
 
 import sys
@@ -55,11 +55,17 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
     cut = sum(len(tokenizer.encode(c)) >= settings.text_length for c in captions)
     if cut:
-        cli.say(f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut.")
+        cli.say(
+            f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut."
+        )
 
     torch.manual_seed(settings.seed)
     config = DALLEConfig(
-        settings.transformer, tokenizer.vocab_size, settings.text_length, dvae.config.grid, dvae.config.vocabulary
+        settings.transformer,
+        tokenizer.vocab_size,
+        settings.text_length,
+        dvae.config.grid,
+        dvae.config.vocabulary,
     )
     network = model.DALLE(config)
 
@@ -104,7 +110,9 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
             f"Draws {size}x{size} pictures from captions: a transformer of {sum(p.numel() for p in network.parameters()):,} "
             f"parameters over {config.length} codes of the dVAE in `dvae/`.",
             cards.command(PROG, argv),
-            cards.DRAWINGS + f" {count:,} scenes." if not settings.data else f"{count:,} captioned pictures of the user.",
+            cards.DRAWINGS + f" {count:,} scenes."
+            if not settings.data
+            else f"{count:,} captioned pictures of the user.",
             outcome,
             figures,
             "It draws what it was trained on: names outside its captions, long sentences and photographs are beyond it. "
@@ -126,7 +134,9 @@ def default_prompts(drawings, size: int):
     for concept in drawings.concepts:
         for style in STYLES:
             names.append(concept.name)
-            references.append(torch.from_numpy(drawings.canonical(concept, style, size)).permute(2, 0, 1) / 255)
+            references.append(
+                torch.from_numpy(drawings.canonical(concept, style, size)).permute(2, 0, 1) / 255
+            )
     distinct = [concept.name for concept in drawings.concepts]
     prompts = distinct[:: max(1, len(distinct) // 48)][:48]
     return prompts, torch.stack(references), names

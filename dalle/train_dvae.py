@@ -1,7 +1,7 @@
 """Train the discrete VAE: pictures in, a run directory out that `dalle.train --dvae RUN` and `dalle.sample` use.
 
-    python -m dalle.train_dvae bundled --out runs/dvae
-    python -m dalle.train_dvae bundled --data my_pictures/ --train.minutes 20
+python -m dalle.train_dvae bundled --out runs/dvae
+python -m dalle.train_dvae bundled --data my_pictures/ --train.minutes 20
 """
 
 import sys
@@ -49,7 +49,11 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
             drawn.append(model.decode(codes[-1]))
         codes, drawn = torch.cat(codes), torch.cat(drawn)
         shares = torch.bincount(codes.flatten(), minlength=config.vocabulary).float() / codes.numel()
-        shown = rearrange(torch.stack((pictures[:32], drawn[:32])), "pair (y x) c h w -> (y pair x) c h w", x=min(8, len(drawn)))
+        shown = rearrange(
+            torch.stack((pictures[:32], drawn[:32])),
+            "pair (y x) c h w -> (y pair x) c h w",
+            x=min(8, len(drawn)),
+        )
         with checkpoint.replacing(run / "samples.png") as aside:
             images.grid(shown, columns=min(8, len(drawn))).save(aside, "PNG")
         return {

@@ -195,7 +195,7 @@ def fit(
             model.train()
         return found
 
-    stopped, last = "steps", {}
+    stopped, last, record = "steps", {}, {}
     total = round(config.minutes * 60) if config.minutes else config.steps
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
@@ -219,7 +219,10 @@ def fit(
                     value, metrics = loss(model, batch, step)
                 (value / config.accumulate).backward()
                 for name, metric in {"loss": value, **metrics}.items():
-                    record[name] = record.get(name, 0.0) + float(metric) / config.accumulate
+                    record[name] = (
+                        record.get(name, 0.0)
+                        + float(metric.detach() if isinstance(metric, Tensor) else metric) / config.accumulate
+                    )
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
             if not (math.isfinite(record["loss"]) and math.isfinite(norm)):
                 raise UserError(
@@ -234,25 +237,18 @@ def fit(
                 decay = min(config.ema, step / (step + 9))  # a young average must not hold on to the start
                 torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
             ending = step >= config.steps or progress() >= 1 or bool(signals)
-            if step % config.evaluate_every == 0 and not ending:
-                last = judge()
-            record = {
-                **record,
-                "seconds": round(seconds(), 3),
-                **(last if step % config.evaluate_every == 0 else {}),
-            }
-            if ending and not signals:
+            record["seconds"] = round(seconds(), 3)
+            evaluated = not signals and (ending or step % config.evaluate_every == 0)
+            if evaluated:
                 last = judge()
                 record |= last
             log.write(json.dumps(record) + "\n")
-            if step % config.evaluate_every == 0 or ending:
-                log.flush()
+            if evaluated:
                 talk = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds"))
                 shown.clear()
                 cli.say(f"step {step}, {seconds() / 60:.1f} min: {talk}")
             shown.update(max(0, min(total, round(seconds()) if config.minutes else step) - shown.n))
             shown.set_postfix_str(f"loss {record['loss']:.3f}, step {step}", refresh=False)
-            last = {**last, "loss": record["loss"]}
             if ending or step % config.save_every == 0:
                 log.flush()
                 os.fsync(log.fileno())
@@ -261,4 +257,4 @@ def fit(
                 stopped = "signal"
                 cli.say(f"stopped by a signal at step {step}; --resume continues.")
                 break
-    return Outcome(step, seconds() / 60, stopped, last)
+    return Outcome(step, seconds() / 60, stopped, last | {k: record[k] for k in ("loss",) if k in record})

@@ -1,0 +1,240 @@
+"""Claims about the one loop: resume equals uninterrupted, a killed run resumes, nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from multimodal import checkpoint, optim
+from multimodal.cli import UserError
+from multimodal.config import TrainConfig, modern
+from multimodal.training import fit, shuffled
+from multimodal.transformer import Transformer
+
+CONFIG = TrainConfig(steps=20, batch_size=4, lr=1e-2, evaluate_every=5, save_every=5, ema=0.9)
+
+
+def model(dropout: float = 0.1) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), Transformer(modern(16, 2, 2, dropout=dropout)), nn.Linear(16, 1))
+
+
+def batches(index: int) -> dict:
+    items = shuffled(index, 4, 10, seed=3)
+    x = torch.stack([torch.randn(5, 6, generator=torch.Generator().manual_seed(i)) for i in items])
+    return {"image": x}
+
+
+def loss(network, batch, step):
+    x = batch["image"]
+    value = (network(x)[..., 0] - x.cumsum(1).sum(-1).tanh()).square().mean()
+    return value, {"mse": value.detach()}
+
+
+def weights(network) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def train(run: Path, config: TrainConfig = CONFIG, **settings):
+    network = model()
+    outcome = fit(network, loss, batches, config, run, seed=1, device="cpu", **settings)
+    return network, outcome
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_twenty_steps_equal_ten_stop_resume_ten_bit_for_bit(tmp_path, optimizer, accumulate):
+    config = replace(CONFIG, optimizer=optimizer, accumulate=accumulate)
+    whole, _ = train(tmp_path / "whole", config)
+
+    def stop_at_ten(network, batch, step):
+        if step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(network, batch, step)
+
+    network = model()
+    first = fit(network, stop_at_ten, batches, config, tmp_path / "run", seed=1, device="cpu")
+    assert (first.stopped, first.steps) == ("signal", 10)
+    resumed, second = train(tmp_path / "run", config, resume=True)
+    assert second.steps == 20
+    assert torch.equal(weights(whole), weights(resumed))
+    lines = [
+        [json.loads(line)["loss"] for line in open(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "run")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_a_run_killed_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+        from dataclasses import replace
+        import test_training as t
+        t.train(t.Path({str(tmp_path / "run")!r}), replace(t.CONFIG, steps=100_000, save_every=1, evaluate_every=10**6))
+        """)
+    )
+    state = tmp_path / "run" / "state" / "last.pt"
+    for attempt in range(3):
+        process = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.03 * attempt)
+        process.kill()
+        process.wait()
+        step = torch.load(state, weights_only=True)["step"]
+        network, outcome = train(tmp_path / "run", replace(CONFIG, steps=step + 2), resume=True)
+        assert outcome.steps == step + 2 and torch.isfinite(weights(network)).all()
+        steps = [json.loads(line)["step"] for line in open(tmp_path / "run" / "metrics.jsonl")]
+        assert steps == list(range(1, step + 3))
+        for file in sorted((tmp_path / "run").rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence_and_keeps_the_last_good_checkpoint(tmp_path):
+    def diverging(network, batch, step):
+        value, metrics = loss(network, batch, step)
+        return (value * float("nan") if step == 12 else value), metrics
+
+    with pytest.raises(UserError, match="no longer a number at step 13.*smaller --train.lr"):
+        fit(model(), diverging, batches, CONFIG, tmp_path, seed=1, device="cpu")
+    assert torch.load(tmp_path / "state" / "last.pt", weights_only=True)["step"] == 10
+
+
+def test_a_run_is_never_overwritten_and_never_resumed_from_nothing(tmp_path):
+    with pytest.raises(UserError, match="holds no run to continue"):
+        train(tmp_path, resume=True)
+    train(tmp_path)
+    with pytest.raises(UserError, match="already holds a run"):
+        train(tmp_path)
+
+
+def test_accumulated_gradients_equal_one_large_batch(tmp_path):
+    def merged(index):
+        return {"image": torch.cat([batches(2 * index)["image"], batches(2 * index + 1)["image"]])}
+
+    config = replace(CONFIG, optimizer="adamw", ema=0.0, precision="fp32")
+    many, one = model(dropout=0.0), model(dropout=0.0)
+    fit(many, loss, batches, replace(config, accumulate=2), tmp_path / "many", seed=1, device="cpu")
+    fit(one, loss, merged, config, tmp_path / "one", seed=1, device="cpu")
+    torch.testing.assert_close(weights(many), weights(one), atol=1e-4, rtol=1e-4)
+
+
+def test_the_average_is_what_is_evaluated_and_saved_and_training_goes_on_without_it(tmp_path):
+    seen = {}
+
+    def evaluate(network):
+        seen["evaluated"] = weights(network)
+        return {"figure": 1.5}
+
+    def save(network):
+        seen["saved"] = weights(network)
+
+    network, outcome = train(tmp_path, evaluate=evaluate, save=save)
+    assert torch.equal(seen["evaluated"], seen["saved"])
+    assert not torch.equal(seen["saved"], weights(network))
+    assert outcome.metrics["val_figure"] == 1.5
+    with_hooks, without = weights(network), weights(train(tmp_path / "other")[0])
+    assert torch.equal(with_hooks, without)
+
+
+def test_metrics_have_a_line_a_step_with_loss_seconds_and_evaluations(tmp_path):
+    train(tmp_path, evaluate=lambda network: {"psnr": 20})
+    lines = [json.loads(line) for line in open(tmp_path / "metrics.jsonl")]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert all({"loss", "mse", "seconds"} <= line.keys() for line in lines)
+    assert [line["step"] for line in lines if "val_psnr" in line] == [5, 10, 15, 20]
+
+
+def test_a_run_by_the_clock_ends_cooled_down(tmp_path):
+    _, outcome = train(tmp_path, replace(CONFIG, steps=10**6, minutes=0.02))
+    assert outcome.stopped == "steps" or outcome.stopped == "minutes"
+    assert outcome.steps < 10**6
+    rate = torch.load(tmp_path / "state" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0][
+        "lr"
+    ]
+    assert rate < 0.5 * CONFIG.lr
+
+
+def test_one_batch_can_be_memorised(tmp_path):
+    network = model(dropout=0.0)
+    fixed = batches(0)
+    fit(network, loss, lambda index: fixed, replace(CONFIG, steps=200, ema=0.0), tmp_path, device="cpu")
+    assert loss(network.eval(), fixed, 0)[0] < 0.01
+
+
+def test_every_epoch_visits_every_item_once_in_its_own_order():
+    items = [i for index in range(6) for i in shuffled(index, 5, 10, seed=0)]
+    epochs = [items[:10], items[10:20], items[20:30]]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert len(shuffled(0, 25, 10, seed=0)) == 25
+    with pytest.raises(UserError, match="nothing to train on"):
+        shuffled(0, 4, 0, seed=0)
+
+
+def test_the_schedules_warm_up_and_fall_to_where_they_say():
+    wsd, cosine = TrainConfig(warmup=0.1, cooldown=0.5), TrainConfig(warmup=0.1, schedule="cosine")
+    assert optim.rate(0.0, wsd) > 0 and optim.rate(0.3, wsd) == 1.0
+    assert optim.rate(1.0, wsd) == 0.0 and optim.rate(0.75, wsd) == pytest.approx(0.5)
+    assert optim.rate(1.0, cosine) == pytest.approx(0.1)
+
+
+def test_muon_gets_the_matrices_of_the_blocks_and_adamw_all_the_rest_once():
+    network = model()
+    adamw, muon = optim.optimizers(network, CONFIG)
+    matrices = {id(p) for group in muon.param_groups for p in group["params"]}
+    rest = [id(p) for group in adamw.param_groups for p in group["params"]]
+    assert matrices == {id(p) for n, p in network.named_parameters() if "blocks" in n and p.ndim == 2}
+    assert sorted(rest + list(matrices)) == sorted(id(p) for p in network.parameters())
+
+
+def test_a_checkpoint_is_read_back_equal_and_a_wrong_one_gets_its_sentence(tmp_path):
+    def build():
+        return Transformer(modern(16, 1, 2))
+
+    original = build()
+    checkpoint.write(tmp_path / "good", "gpt", {"width": 16}, original)
+    assert checkpoint.read_config(tmp_path / "good", "gpt") == {"width": 16}
+    assert torch.equal(weights(checkpoint.load(tmp_path / "good", build)), weights(original))
+    with pytest.raises(UserError, match="kind 'gpt', but 'clip' is needed"):
+        checkpoint.read_config(tmp_path / "good", "clip")
+    with pytest.raises(UserError, match="does not fit its config.json"):
+        checkpoint.load(tmp_path / "good", lambda: Transformer(modern(32, 1, 2)))
+    with pytest.raises(UserError, match="no config.json"):
+        checkpoint.read_config(tmp_path / "missing", "gpt")
+    weights_file = tmp_path / "good" / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-50])
+    with pytest.raises(UserError, match="could not be read"):
+        checkpoint.load(tmp_path / "good", build)
+    (tmp_path / "good" / "config.json").write_text("{" + " " * 2_000_000)
+    with pytest.raises(UserError, match="at most"):
+        checkpoint.read_config(tmp_path / "good", "gpt")
+
+
+def test_a_file_being_written_is_never_seen_half(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), checkpoint.replacing(target) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_model_that_is_not_there_is_named_with_what_is(tmp_path):
+    with pytest.raises(UserError, match="no run directory with a config.json"):
+        checkpoint.find(str(tmp_path / "nothing"), "gpt")
+    with pytest.raises(UserError, match="no run directory"):
+        checkpoint.find("../../etc", "gpt")
