@@ -46,7 +46,8 @@ class DVAE(nn.Module):
     def _resize(self, x: Float[Tensor, "b d y x"], side: int) -> Float[Tensor, "b d side side"]:
         if x.shape[-1] == side:
             return x
-        return F.interpolate(x, (side, side), mode="bilinear", antialias=side < x.shape[-1])
+        # antialiased interpolation exists in fp32 only
+        return F.interpolate(x.float(), (side, side), mode="bilinear", antialias=side < x.shape[-1])
 
     def features(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d g g"]:
         """What the quantizer sees."""

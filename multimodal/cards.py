@@ -31,10 +31,18 @@ def command(prog: str, argv: list[str] | None) -> str:
 
 
 def card(
-    title: str, about: str, command: str, data: str, outcome: Outcome, figures: Mapping[str, float | str], limits: str
+    title: str,
+    about: str,
+    command: str,
+    data: str,
+    outcome: Outcome,
+    figures: Mapping[str, float | str],
+    limits: str,
 ) -> str:
     """The card's text. `figures` are measured values by name, in the order given."""
-    rows = "\n".join(f"| {k} | {v:.4g} |" if isinstance(v, float) else f"| {k} | {v} |" for k, v in figures.items())
+    rows = "\n".join(
+        f"| {k} | {v:.4g} |" if isinstance(v, float) else f"| {k} | {v} |" for k, v in figures.items()
+    )
     return f"""# {title}
 
 {about}
@@ -53,5 +61,3 @@ in {outcome.minutes:.1f} minutes, {outcome.steps:,} steps, on {hardware()}.
 
 **Limits.** {limits}
 """
-
-

@@ -35,7 +35,9 @@ class Tokenizer:
 
     def __init__(self, pipeline: tokenizers.Tokenizer):
         self._pipeline = pipeline
-        pipeline.encode_special_tokens = True  # text that spells <|endoftext|> is text, not the end of a document
+        pipeline.encode_special_tokens = (
+            True  # text that spells <|endoftext|> is text, not the end of a document
+        )
         pipeline.no_truncation()
         pipeline.no_padding()
         if pipeline.token_to_id(END) is None:

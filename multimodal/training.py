@@ -23,6 +23,7 @@ from multimodal import checkpoint, cli, devices, optim
 from multimodal.cli import UserError
 from multimodal.config import TrainConfig
 
+STATE = "state/last.pt"
 Batch = dict[str, object]
 Loss = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, float | Tensor]]]
 
@@ -105,6 +106,18 @@ def _reload_metrics(path: Path, step: int) -> None:
     checkpoint.write_text(path, "".join(f"{line}\n" for line in kept))
 
 
+def check_run(run: Path, resume: bool) -> None:
+    """Raises UserError when `run` holds a run that would be lost, or none to resume. A command that writes into the
+    directory before `fit` asks first."""
+    exists = (Path(run) / STATE).exists()
+    if exists and not resume:
+        raise UserError(f"{run} already holds a run: --resume continues it, or choose another --out.")
+    if resume and not exists:
+        raise UserError(
+            f"--resume: {run} holds no run to continue (no {STATE}); leave --resume out to start."
+        )
+
+
 def fit(
     model: nn.Module,
     loss: Loss,
@@ -126,13 +139,8 @@ def fit(
     Raises UserError when the loss stops being a number; the last good checkpoint is kept.
     """
     run, where = Path(run), devices.pick(device)
-    state_file, metrics_file = run / "state" / "last.pt", run / "metrics.jsonl"
-    if state_file.exists() and not resume:
-        raise UserError(f"{run} already holds a run: --resume continues it, or choose another --out.")
-    if resume and not state_file.exists():
-        raise UserError(
-            f"--resume: {run} holds no run to continue (no state/last.pt); leave --resume out to start."
-        )
+    state_file, metrics_file = run / STATE, run / "metrics.jsonl"
+    check_run(run, resume)
     run.mkdir(parents=True, exist_ok=True)
     model.to(where).train()
     optimizers = optim.optimizers(model, config)

@@ -1,0 +1,119 @@
+"""Pictures in and out: files, bytes or streams -> RGB; RGB <-> tensors. One convention for the whole toolkit:
+float in [0, 1], (b 3 h w), RGB. What a model likes better, it does inside itself.
+
+A picture is a stranger's: size and pixels are bounded before anything is decoded, and what cannot be read is a
+sentence, not a trace.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from multimodal.cli import UserError
+
+MAX_BYTES = 100_000_000
+MAX_PIXELS = 64_000_000
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+
+
+class ImageError(UserError):
+    """A picture that cannot be used, and why."""
+
+
+def read(source: str | Path | bytes | BinaryIO) -> Image.Image:
+    """An RGB picture as people see it: turned by its EXIF, transparency on white, of an animation the first frame.
+
+    Raises ImageError for what is missing, empty, no picture, cut off or too large.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else "the picture"
+    try:
+        if isinstance(source, (str, Path)):
+            if Path(source).stat().st_size > MAX_BYTES:
+                raise ImageError(f"{name} has more than {MAX_BYTES // 10**6} MB; scale it down first.")
+            source = Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist.") from None
+    except OSError as error:
+        raise ImageError(f"{name} could not be read: {error.strerror or error}.") from None
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes).")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name} has more than {MAX_BYTES // 10**6} MB; scale it down first.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own word on large pictures; ours follows
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(f"{name} is {width}x{height}; at most {MAX_PIXELS:,} pixels are read.")
+                image.load()
+                return _rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not a picture of a known format ({', '.join(FORMATS)}).") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{name} is damaged or cut off: {error}.") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if (
+        image.mode.startswith("I") or image.mode == "F"
+    ):  # 16 bits a pixel and more: scale, where convert() would clip
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(
+            (values * (255 / max(values.max(), 65535 if values.max() > 255 else 255))).astype(np.uint8)
+        )
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> UInt8[Tensor, "3 size size"]:
+    """The middle of the picture: shorter side scaled to `size` with antialiasing, the longer one cropped."""
+    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> c h w").contiguous()
+
+
+def to_float(image: UInt8[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """0..255 -> [0, 1]."""
+    return image.float() / 255
+
+
+def to_pil(image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"]) -> Image.Image:
+    """A tensor as a picture; floats outside [0, 1] are clamped."""
+    if image.is_floating_point():
+        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(rearrange(image.cpu(), "c h w -> h w c").contiguous().numpy())
+
+
+def grid(
+    images: Float[Tensor, "b 3 h w"], columns: int = 8, labels: list[str] | None = None, gap: int = 4
+) -> Image.Image:
+    """Pictures side by side on white, row by row, each with its label below when labels are given."""
+    count, _, height, width = images.shape
+    columns = max(1, min(columns, count))
+    rows, line = -(-count // columns), 12 if labels else 0
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap + line) + gap), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    for i, image in enumerate(images):
+        x, y = gap + i % columns * (width + gap), gap + i // columns * (height + gap + line)
+        sheet.paste(to_pil(image), (x, y))
+        if labels:
+            text = labels[i]
+            while text and pen.textlength(text, font=font) > width:
+                text = text[:-1]
+            pen.text((x, y + height), text, fill="black", font=font)
+    return sheet
