@@ -1,10 +1,14 @@
-"""DALL·E's second stage: caption tokens (b l) and picture codes (b m) in, logits of the next of each out.
+"""DALL·E's second stage: caption tokens (b l) and picture codes (b n) in, logits of every token and code out.
 
-One causal sequence `start, text 1..l, codes 1..n` through the shared backbone (Ramesh et al. 2021, section 2.2), with
-a learned padding for each text position and two heads, one for either vocabulary. Two additions for small models,
-which otherwise listen to the codes before a position and not to the caption: the mean of the caption's embeddings and
-an embedding of the place to be painted are added wherever a code is predicted, and a part of the input codes may be
-replaced at random while training (`corrupt`), so that a drawing that left the beaten track finds its way back.
+One causal sequence `start, text 1..l, blocks 1..s` through the shared backbone (Ramesh et al. 2021, section 2.2), with
+a learned padding for each text position and two heads, one for either vocabulary. Additions for small machines:
+- A position may stand for a square block of k codes (k = 1 is the published model). Its codes are painted one after the
+  other by a small network on top, which sees the ones before; the backbone runs k times less (after Yu et al. 2023,
+  "MEGABYTE", and Lee et al. 2022, "RQ-Transformer").
+- The mean of the caption's embeddings and an embedding of the place to be painted are added wherever codes are
+  predicted: else a small model listens to the codes before a position and not to the caption.
+- `corrupt` replaces a part of the input codes while training, so that a drawing that left the beaten track finds back.
+Codes are in block order here: block by block in raster order, raster order within a block (see `to_blocks`).
 """
 
 from dataclasses import asdict, dataclass
@@ -23,39 +27,59 @@ from multimodal import checkpoint
 from multimodal.cli import UserError
 from multimodal.config import TransformerConfig
 from multimodal.tokenizer import Tokenizer
-from multimodal.transformer import KVCache, Transformer
+from multimodal.transformer import MLP, KVCache, Transformer, norm
 
 PADDING = -1  # in caption tokens: no token here
+
+
+def to_blocks(codes: Int[Tensor, "b n"], grid: int, block: int) -> Int[Tensor, "b n"]:
+    """Raster order -> block order."""
+    return rearrange(codes, "b (Y y X x) -> b (Y X y x)", Y=grid // block, y=block, x=block)
+
+
+def to_raster(codes: Int[Tensor, "b n"], grid: int, block: int) -> Int[Tensor, "b n"]:
+    """Block order -> raster order."""
+    return rearrange(codes, "b (Y X y x) -> b (Y y X x)", Y=grid // block, y=block, x=block)
 
 
 class DALLE(nn.Module):
     def __init__(self, config: DALLEConfig):
         super().__init__()
-        self.config, width = config, config.transformer.width
+        self.config, width, k = config, config.transformer.width, config.block_length
         self.text_embedding = nn.Embedding(config.text_vocabulary, width)
         self.caption_embedding = nn.Embedding(config.text_vocabulary, width)
-        self.code_embedding = nn.Embedding(config.codes, width)
-        self.start = nn.Parameter(torch.zeros(1, width))
-        self.padding = nn.Parameter(torch.zeros(config.text_length, width))
-        self.place = nn.Parameter(torch.zeros(config.length, width))
-        for table in (self.text_embedding.weight, self.caption_embedding.weight, self.code_embedding.weight,
-                      self.start, self.padding, self.place):  # fmt: skip
-            nn.init.normal_(table, std=0.5)
+        self.code_embedding = nn.Embedding(
+            k * config.codes, width
+        )  # what the backbone sees of a painted block
+        # what the painter sees of the block in hand: of its last code nothing follows
+        self.painted_embedding = nn.Embedding((k - 1) * config.codes, width)
+        self.start = nn.Parameter(torch.empty(1, width))
+        self.padding = nn.Parameter(torch.empty(config.text_length, width))
+        self.place = nn.Parameter(torch.empty(config.blocks, width))
+        self.slot = nn.Parameter(torch.empty(k, width))
+        for table in self.parameters():
+            table.data.normal_(std=0.5)
         self.transformer = Transformer(config.transformer)
+        self.painter_norm, self.painter, self.head_norm = (
+            norm(config.transformer),
+            MLP(config.transformer),
+            norm(config.transformer),
+        )
         self.text_head = nn.Linear(width, config.text_vocabulary)
         self.code_head = nn.Linear(width, config.codes)
-        for head in (self.text_head, self.code_head):  # uniform at first
-            nn.init.zeros_(head.weight)
+        for linear in (self.painter.down, self.text_head, self.code_head):  # uniform predictions at first
+            nn.init.zeros_(linear.weight)
+        for head in (self.text_head, self.code_head):
             nn.init.zeros_(head.bias)
 
     def _positions(self) -> Int[Tensor, "1 s 3"]:
-        """(text, row, column) of start, text and codes; text has row and column 0, all codes the same text place."""
-        grid, text = self.config.grid, self.config.text_length
-        rows = repeat(torch.arange(1, grid + 1), "y -> (y x)", x=grid)
-        columns = repeat(torch.arange(1, grid + 1), "x -> (y x)", y=grid)
-        codes = torch.stack((torch.full_like(rows, text + 1), rows, columns), -1)
+        """(text, row, column) of start, text and blocks; text has row and column 0, all blocks the same text place."""
+        side, text = self.config.grid // self.config.block, self.config.text_length
+        rows = repeat(torch.arange(1, side + 1), "y -> (y x)", x=side)
+        columns = repeat(torch.arange(1, side + 1), "x -> (y x)", y=side)
+        blocks = torch.stack((torch.full_like(rows, text + 1), rows, columns), -1)
         words = F.pad(torch.arange(text + 1)[:, None], (0, 2))
-        return torch.cat((words, codes))[None].to(self.place.device)
+        return torch.cat((words, blocks))[None].to(self.place.device)
 
     def _caption(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b 1 d"]:
         """Mean of the embeddings of a caption's tokens; 0 where there is none."""
@@ -63,52 +87,71 @@ class DALLE(nn.Module):
         embedded = self.caption_embedding(text.clamp(min=0)) * real
         return embedded.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
 
-    def _check(self, text: Tensor) -> None:
+    def _embed_text(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b l1 d"]:
         if text.shape[1] != self.config.text_length:
             raise ValueError(
                 f"captions have {text.shape[1]} positions, this model's have {self.config.text_length}."
             )
-
-    def _embed_text(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b l1 d"]:
         words = torch.where(
             (text == PADDING)[..., None], self.padding, self.text_embedding(text.clamp(min=0))
         )
         start = repeat(self.start, "one d -> b one d", b=text.shape[0])
         return torch.cat((start, words.to(start.dtype)), dim=1)
 
-    def forward(
-        self, text: Int[Tensor, "b l"], codes: Int[Tensor, "b m"]
-    ) -> tuple[Float[Tensor, "b l v"], Float[Tensor, "b m1 k"]]:
-        """Logits of each text token, and of the first m+1 codes (m codes are seen, one more is foretold)."""
-        self._check(text)
-        l, m = text.shape[1], codes.shape[1]  # noqa: E741
-        x = torch.cat((self._embed_text(text), self.code_embedding(codes)), dim=1)[
-            :, : l + self.config.length
-        ]
-        foretold = min(m + 1, self.config.length)
-        steered = x[:, l : l + foretold] + self.place[:foretold] + self._caption(text)
-        x = torch.cat((x[:, :l], steered), dim=1)
-        y = self.transformer(x, self._positions()[:, : x.shape[1]])
-        return self.text_head(y[:, :l]), self.code_head(y[:, l:])
+    def _slots(self, codes: Int[Tensor, "b s k"]) -> Int[Tensor, "b s k"]:
+        """Codes as rows of the embedding tables, which have a part for each place in a block."""
+        return codes + torch.arange(codes.shape[-1], device=codes.device) * self.config.codes
 
-    def prefill(self, text: Int[Tensor, "b l"], cache: KVCache) -> Float[Tensor, "b k"]:
-        """Reads the captions into an empty cache; logits of the first code."""
-        self._check(text)
+    def _paint(
+        self, features: Float[Tensor, "b s d"], before: Float[Tensor, "b s j d"]
+    ) -> Float[Tensor, "b s j v"]:
+        """Logits of the codes of blocks from the backbone's features and what is painted `before` each code."""
+        x = rearrange(features, "b s d -> b s 1 d") + before
+        shape = x.shape
+        x = rearrange(x, "b s j d -> b (s j) d")
+        x = x + self.painter(self.painter_norm(x))
+        return self.code_head(self.head_norm(x)).view(*shape[:-1], -1)
+
+    def forward(
+        self, text: Int[Tensor, "b l"], codes: Int[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b l v"], Float[Tensor, "b n k"]]:
+        """Logits of each text token and of each code, given what comes before it."""
+        l = text.shape[1]  # noqa: E741
+        blocks = self._slots(rearrange(codes, "b (s k) -> b s k", k=self.config.block_length))
+        seen = self.code_embedding(blocks[:, :-1]).sum(2)
+        x = torch.cat((self._embed_text(text), seen), dim=1)
+        x = torch.cat((x[:, :l], x[:, l:] + self.place + self._caption(text)), dim=1)
+        y = self.transformer(x, self._positions()[:, : x.shape[1]])
+        painted = self.painted_embedding(blocks[:, :, :-1]).cumsum(2)
+        before = self.slot + F.pad(painted, (0, 0, 1, 0))
+        return self.text_head(y[:, :l]), rearrange(self._paint(y[:, l:], before), "b s j v -> b (s j) v")
+
+    def prefill(self, text: Int[Tensor, "b l"], cache: KVCache) -> Float[Tensor, "b d"]:
+        """Reads the captions into an empty cache; features of the first block."""
         x = self._embed_text(text)
         last = x[:, -1:] + self.place[:1] + self._caption(text)
         y = self.transformer(
             torch.cat((x[:, :-1], last), dim=1), self._positions()[:, : x.shape[1]], cache=cache
         )
-        return self.code_head(y[:, -1])
+        return y[:, -1]
 
-    def step(self, text: Int[Tensor, "b l"], codes: Int[Tensor, "b"], cache: KVCache) -> Float[Tensor, "b k"]:
-        """One more code of every row; logits of the code after it."""
-        painted = (
+    def advance(
+        self, text: Int[Tensor, "b l"], block: Int[Tensor, "b k"], cache: KVCache
+    ) -> Float[Tensor, "b d"]:
+        """One more painted block of every row; features of the block after it."""
+        done = (
             cache.length - self.config.text_length
-        )  # codes seen once this one is: also the next one's place
-        x = rearrange(self.code_embedding(codes), "b d -> b 1 d") + self.place[painted] + self._caption(text)
-        y = self.transformer(x, self._positions()[:, cache.length, None], cache=cache)
-        return self.code_head(y[:, 0])
+        )  # blocks seen once this one is: also the next one's place
+        seen = self.code_embedding(self._slots(block[:, None])).sum(2)
+        x = seen + self.place[done] + self._caption(text)
+        return self.transformer(x, self._positions()[:, cache.length, None], cache=cache)[:, 0]
+
+    def paint(self, features: Float[Tensor, "b d"], codes: Int[Tensor, "b j"]) -> Float[Tensor, "b k"]:
+        """Logits of the next code of a block of which j codes are painted."""
+        before = self.slot[codes.shape[1]] + self.painted_embedding(self._slots(codes[:, None])).sum(2)
+        return self._paint(features[:, None], before[:, None] if before.ndim == 2 else before[:, :, None])[
+            :, 0, 0
+        ]
 
 
 def corrupt(codes: Int[Tensor, "b n"], most: float) -> Int[Tensor, "b n"]:
@@ -132,7 +175,7 @@ def loss(
     """
     dropped = torch.rand(text.shape[0], 1, device=text.device) < caption_drop
     seen = torch.where(dropped, PADDING, text)
-    text_logits, code_logits = model(seen, corrupt(codes, code_noise)[:, :-1])
+    text_logits, code_logits = model(seen, corrupt(codes, code_noise))
     text_loss = F.cross_entropy(
         rearrange(text_logits.float(), "b l v -> (b l) v"),
         seen.flatten(),

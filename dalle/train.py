@@ -68,6 +68,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         dvae.config.vocabulary,
     )
     network = model.DALLE(config)
+    codes, held_codes = (model.to_blocks(c, config.grid, config.block) for c in (codes, held_codes))
 
     def batches(index: int) -> dict:
         items = shuffled(index, settings.train.batch_size, count, settings.seed)
