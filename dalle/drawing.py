@@ -34,9 +34,7 @@ def sample_codes(
     text = encode_captions(artist.tokenizer, prompts, config.text_length).to(where)
     if guidance != 1:
         text = torch.cat((text, torch.full_like(text[:1], PADDING)))
-    cache = KVCache(
-        config.transformer, len(text), config.text_length + config.blocks, where, model.place.dtype
-    )
+    cache = KVCache(config.transformer, len(text), config.text_length + config.blocks, where, model.place.dtype)
     features = model.prefill(text, cache)
     # rows: the prompts' n drawings, then (guided) n without a caption
     rows = torch.arange(len(prompts), device=where).repeat_interleave(n // len(prompts))

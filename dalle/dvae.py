@@ -58,9 +58,7 @@ class DVAE(nn.Module):
     def paint(self, quantised: Float[Tensor, "b d g g"]) -> Float[Tensor, "b 3 s s"]:
         """The picture of quantised features, not yet clamped to [0, 1]."""
         p = self.config.patch
-        x = self.decoder(
-            self._resize(quantised, self.config.size // p).contiguous(memory_format=torch.channels_last)
-        )
+        x = self.decoder(self._resize(quantised, self.config.size // p).contiguous(memory_format=torch.channels_last))
         return (rearrange(self.out(x), "b (c p q) y x -> b c (y p) (x q)", p=p, q=p).float() + 1) / 2
 
     def forward(

@@ -11,8 +11,7 @@ def distances(
 ) -> Float[Tensor, "n r"]:
     """Root mean squared distance of every picture to every reference, both scaled to `side` pixels."""
     small = [
-        rearrange(F.interpolate(x, (side, side), mode="area"), "b c h w -> b (c h w)")
-        for x in (pictures, references)
+        rearrange(F.interpolate(x, (side, side), mode="area"), "b c h w -> b (c h w)") for x in (pictures, references)
     ]
     return (small[0][:, None] - small[1][None]).square().mean(-1).sqrt()
 

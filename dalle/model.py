@@ -48,9 +48,7 @@ class DALLE(nn.Module):
         self.config, width, k = config, config.transformer.width, config.block_length
         self.text_embedding = nn.Embedding(config.text_vocabulary, width)
         self.caption_embedding = nn.Embedding(config.text_vocabulary, width)
-        self.code_embedding = nn.Embedding(
-            k * config.codes, width
-        )  # what the backbone sees of a painted block
+        self.code_embedding = nn.Embedding(k * config.codes, width)  # what the backbone sees of a painted block
         # what the painter sees of the block in hand: of its last code nothing follows
         self.painted_embedding = nn.Embedding((k - 1) * config.codes, width)
         self.start = nn.Parameter(torch.empty(1, width))
@@ -89,12 +87,8 @@ class DALLE(nn.Module):
 
     def _embed_text(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b l1 d"]:
         if text.shape[1] != self.config.text_length:
-            raise ValueError(
-                f"captions have {text.shape[1]} positions, this model's have {self.config.text_length}."
-            )
-        words = torch.where(
-            (text == PADDING)[..., None], self.padding, self.text_embedding(text.clamp(min=0))
-        )
+            raise ValueError(f"captions have {text.shape[1]} positions, this model's have {self.config.text_length}.")
+        words = torch.where((text == PADDING)[..., None], self.padding, self.text_embedding(text.clamp(min=0)))
         start = repeat(self.start, "one d -> b one d", b=text.shape[0])
         return torch.cat((start, words.to(start.dtype)), dim=1)
 
@@ -102,9 +96,7 @@ class DALLE(nn.Module):
         """Codes as rows of the embedding tables, which have a part for each place in a block."""
         return codes + torch.arange(codes.shape[-1], device=codes.device) * self.config.codes
 
-    def _paint(
-        self, features: Float[Tensor, "b s d"], before: Float[Tensor, "b s j d"]
-    ) -> Float[Tensor, "b s j v"]:
+    def _paint(self, features: Float[Tensor, "b s d"], before: Float[Tensor, "b s j d"]) -> Float[Tensor, "b s j v"]:
         """Logits of the codes of blocks from the backbone's features and what is painted `before` each code."""
         x = rearrange(features, "b s d -> b s 1 d") + before
         shape = x.shape
@@ -130,18 +122,12 @@ class DALLE(nn.Module):
         """Reads the captions into an empty cache; features of the first block."""
         x = self._embed_text(text)
         last = x[:, -1:] + self.place[:1] + self._caption(text)
-        y = self.transformer(
-            torch.cat((x[:, :-1], last), dim=1), self._positions()[:, : x.shape[1]], cache=cache
-        )
+        y = self.transformer(torch.cat((x[:, :-1], last), dim=1), self._positions()[:, : x.shape[1]], cache=cache)
         return y[:, -1]
 
-    def advance(
-        self, text: Int[Tensor, "b l"], block: Int[Tensor, "b k"], cache: KVCache
-    ) -> Float[Tensor, "b d"]:
+    def advance(self, text: Int[Tensor, "b l"], block: Int[Tensor, "b k"], cache: KVCache) -> Float[Tensor, "b d"]:
         """One more painted block of every row; features of the block after it."""
-        done = (
-            cache.length - self.config.text_length
-        )  # blocks seen once this one is: also the next one's place
+        done = cache.length - self.config.text_length  # blocks seen once this one is: also the next one's place
         seen = self.code_embedding(self._slots(block[:, None])).sum(2)
         x = seen + self.place[done] + self._caption(text)
         return self.transformer(x, self._positions()[:, cache.length, None], cache=cache)[:, 0]
@@ -149,9 +135,7 @@ class DALLE(nn.Module):
     def paint(self, features: Float[Tensor, "b d"], codes: Int[Tensor, "b j"]) -> Float[Tensor, "b k"]:
         """Logits of the next code of a block of which j codes are painted."""
         before = self.slot[codes.shape[1]] + self.painted_embedding(self._slots(codes[:, None])).sum(2)
-        return self._paint(features[:, None], before[:, None] if before.ndim == 2 else before[:, :, None])[
-            :, 0, 0
-        ]
+        return self._paint(features[:, None], before[:, None] if before.ndim == 2 else before[:, :, None])[:, 0, 0]
 
 
 def corrupt(codes: Int[Tensor, "b n"], most: float) -> Int[Tensor, "b n"]:
@@ -232,7 +216,5 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Artist:
             f"{model.config.codes} on {model.config.grid}; they do not belong together."
         )
     if tokenizer.vocab_size > model.config.text_vocabulary:
-        raise UserError(
-            f"{directory}: tokenizer.json has more tokens than the model's {model.config.text_vocabulary}."
-        )
+        raise UserError(f"{directory}: tokenizer.json has more tokens than the model's {model.config.text_vocabulary}.")
     return Artist(model, dvae, tokenizer)

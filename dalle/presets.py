@@ -33,21 +33,13 @@ class DVAEConfig:
 
     def __post_init__(self):
         if not (1 <= self.patch <= self.size <= MAX_SIDE and self.size % self.patch == 0):
-            raise ValueError(
-                f"size {self.size} must be a multiple of patch {self.patch}, at most {MAX_SIDE}."
-            )
+            raise ValueError(f"size {self.size} must be a multiple of patch {self.patch}, at most {MAX_SIDE}.")
         if not (1 <= self.grid <= self.size // self.patch):
-            raise ValueError(
-                f"grid {self.grid} is out of range: 1 to size/patch = {self.size // self.patch}."
-            )
+            raise ValueError(f"grid {self.grid} is out of range: 1 to size/patch = {self.size // self.patch}.")
         if not (1 <= self.width <= 4096 and 0 <= self.depth <= 64):
-            raise ValueError(
-                f"width {self.width} (1 to 4096) or depth {self.depth} (0 to 64) is out of range."
-            )
+            raise ValueError(f"width {self.width} (1 to 4096) or depth {self.depth} (0 to 64) is out of range.")
         if any(level < 2 for level in self.levels) or not 2 <= self.vocabulary <= MAX_CODES:
-            raise ValueError(
-                f"the codebook has {self.vocabulary} codes: allowed are 2 to {MAX_CODES}, 2 a level."
-            )
+            raise ValueError(f"the codebook has {self.vocabulary} codes: allowed are 2 to {MAX_CODES}, 2 a level.")
 
     @property
     def vocabulary(self) -> int:
@@ -103,13 +95,9 @@ class DALLEConfig:
 
     def __post_init__(self):
         if not 1 <= self.block <= 8 or self.grid % self.block:
-            raise ValueError(
-                f"block {self.block} is off: 1 to 8, and the grid {self.grid} must be a multiple of it."
-            )
+            raise ValueError(f"block {self.block} is off: 1 to 8, and the grid {self.grid} must be a multiple of it.")
         if not (1 <= self.text_length <= 1024 and 1 <= self.grid <= 128):
-            raise ValueError(
-                f"text_length {self.text_length} (1 to 1024) or grid {self.grid} (1 to 128) is off."
-            )
+            raise ValueError(f"text_length {self.text_length} (1 to 1024) or grid {self.grid} (1 to 128) is off.")
         if not (2 <= self.text_vocabulary <= 1_000_000 and 2 <= self.codes <= MAX_CODES):
             raise ValueError(f"text_vocabulary {self.text_vocabulary} or codes {self.codes} is out of range.")
         if self.transformer.rotary_axes != 3 or not self.transformer.causal:
@@ -145,9 +133,13 @@ class TrainDALLE(Common):
     """Which of the default drawings."""
     block: int = 1
     """Side of the block of codes that one position of the transformer stands for; 1 is the published DALL·E."""
+    mixture: dict[str, float] = field(
+        default_factory=lambda: {"single": 0.6, "colour": 0.2, "place": 0.05, "pair": 0.15}
+    )
+    """Shares of the kinds of default drawings; a kind left out never comes."""
     scenes: int = 60_000
     """How many default drawings are made and encoded once before training."""
-    text_vocabulary: int = 1024
+    text_vocabulary: int = 2048
     """Ceiling for the tokens of the caption tokenizer, which is trained on the captions."""
     text_length: int = 16
     """Text positions; a longer caption is cut."""
@@ -174,17 +166,13 @@ DVAE_PRESETS = {
         "the talk's relaxed categorical codes, 1024 on a 16x16 grid",
         TrainDVAE(
             model=DVAEConfig(quantizer="gumbel"),
-            train=TrainConfig(
-                steps=4000, batch_size=64, optimizer="adamw", lr=1e-3, weight_decay=0.01, ema=0.998
-            ),
+            train=TrainConfig(steps=4000, batch_size=64, optimizer="adamw", lr=1e-3, weight_decay=0.01, ema=0.998),
         ),
     ),
     "bundled": (
         "fsq codes, 1000 on a 16x16 grid: the shipped dVAE",
         TrainDVAE(
-            train=TrainConfig(
-                steps=4000, batch_size=64, optimizer="adamw", lr=2e-3, weight_decay=0.01, ema=0.998
-            )
+            train=TrainConfig(steps=4000, batch_size=64, optimizer="adamw", lr=2e-3, weight_decay=0.01, ema=0.998)
         ),
     ),
 }
@@ -200,12 +188,18 @@ DALLE_PRESETS = {
         ),
     ),
     "bundled": (
-        "about 6M parameters: the shipped DALL·E",
+        "8.8M parameters, blocks of 2x2 codes: the shipped DALL·E",
         TrainDALLE(
-            transformer=modern(256, 6, 4, rotary_axes=3),
             train=TrainConfig(
-                steps=20_000, batch_size=48, lr=3e-3, ema=0.999, evaluate_every=1000, save_every=500
+                steps=100_000,
+                minutes=90,
+                batch_size=48,
+                lr=3e-3,
+                ema=0.999,
+                evaluate_every=500,
+                save_every=250,
             ),
+            block=2,
         ),
     ),
 }

@@ -30,6 +30,8 @@ def encoded(source, dvae, size: int, count: int, where):
 
 
 def train(settings: TrainDALLE, argv: list[str] | None) -> int:
+    from dataclasses import replace
+
     import torch
 
     from dalle import dvae as dvaes
@@ -45,6 +47,8 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     dvae = dvaes.load(settings.dvae or checkpoint.find(None, "dalle") / "dvae", where)
     size = dvae.config.size
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
+    if not settings.data:
+        source = replace(source, mixture=settings.mixture)
     count = len(source) if settings.data else settings.scenes
     with devices.autocast(where, settings.train.precision):
         codes, captions = encoded(source, dvae, size, count, where)
@@ -55,9 +59,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
     cut = sum(len(tokenizer.encode(c)) >= settings.text_length for c in captions)
     if cut:
-        cli.say(
-            f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut."
-        )
+        cli.say(f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut.")
 
     torch.manual_seed(settings.seed)
     config = DALLEConfig(
@@ -135,9 +137,7 @@ def default_prompts(drawings, size: int):
     for concept in drawings.concepts:
         for style in STYLES:
             names.append(concept.name)
-            references.append(
-                torch.from_numpy(drawings.canonical(concept, style, size)).permute(2, 0, 1) / 255
-            )
+            references.append(torch.from_numpy(drawings.canonical(concept, style, size)).permute(2, 0, 1) / 255)
     distinct = [concept.name for concept in drawings.concepts]
     prompts = distinct[:: max(1, len(distinct) // 48)][:48]
     return prompts, torch.stack(references), names

@@ -40,9 +40,7 @@ def card(
     limits: str,
 ) -> str:
     """The card's text. `figures` are measured values by name, in the order given."""
-    rows = "\n".join(
-        f"| {k} | {v:.4g} |" if isinstance(v, float) else f"| {k} | {v} |" for k, v in figures.items()
-    )
+    rows = "\n".join(f"| {k} | {v:.4g} |" if isinstance(v, float) else f"| {k} | {v} |" for k, v in figures.items())
     return f"""# {title}
 
 {about}

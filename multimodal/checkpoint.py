@@ -68,22 +68,16 @@ def write(
     write_weights(directory, model, dtype)
     if card is not None:
         write_text(directory / "README.md", card)
-    write_text(
-        directory / "config.json", json.dumps({"kind": kind, "version": VERSION, **config}, indent=2) + "\n"
-    )
+    write_text(directory / "config.json", json.dumps({"kind": kind, "version": VERSION, **config}, indent=2) + "\n")
 
 
 def read_config(directory: Path, kind: str) -> dict[str, Any]:
     """The settings of a checkpoint of that kind. Raises UserError with what is wrong."""
     path = Path(directory) / "config.json"
     if not path.is_file():
-        raise UserError(
-            f"{directory} is not a checkpoint: it has no config.json; give a run directory of {kind}."
-        )
+        raise UserError(f"{directory} is not a checkpoint: it has no config.json; give a run directory of {kind}.")
     if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UserError(
-            f"{path} has {path.stat().st_size:,} bytes, a config has at most {MAX_CONFIG_BYTES:,}."
-        )
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, a config has at most {MAX_CONFIG_BYTES:,}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -104,9 +98,7 @@ def load(directory: Path, build: Callable[[], nn.Module], device="cpu", dtype=to
     """
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
-        raise UserError(
-            f"{directory} has no model.safetensors: the run may have stopped before its first save."
-        )
+        raise UserError(f"{directory} has no model.safetensors: the run may have stopped before its first save.")
     try:
         with torch.device("meta"):
             model = build()
@@ -121,9 +113,7 @@ def load(directory: Path, build: Callable[[], nn.Module], device="cpu", dtype=to
                 )
             tensors = {name: file.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} could not be read: {error}; it may be cut off, fetch or save it again."
-        ) from None
+        raise UserError(f"{path} could not be read: {error}; it may be cut off, fetch or save it again.") from None
     except (TypeError, ValueError, KeyError) as error:
         if isinstance(error, UserError):
             raise
@@ -137,9 +127,7 @@ def find(name_or_path: str | Path | None, package: str, default: str = "bundled"
     """A run directory, or the name of a model that the package brings along; None is the bundled one."""
     shipped = Path(__file__).resolve().parents[1] / package / "pretrained"
     if name_or_path is None and not (shipped / default / "config.json").is_file():
-        raise UserError(
-            f"this installation brings no {package} model along; train one and give it as --model RUN."
-        )
+        raise UserError(f"this installation brings no {package} model along; train one and give it as --model RUN.")
     asked = str(name_or_path or default)
     if (Path(asked) / "config.json").is_file():
         return Path(asked)

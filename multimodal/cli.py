@@ -55,9 +55,7 @@ def parse(
 
     argv = sys.argv[1:] if argv is None else list(argv)
     if isinstance(settings, Mapping):
-        return tyro.extras.overridable_config_cli(
-            dict(settings), prog=prog, description=description, args=argv
-        )
+        return tyro.extras.overridable_config_cli(dict(settings), prog=prog, description=description, args=argv)
     return tyro.cli(settings, prog=prog, description=description, args=argv)
 
 

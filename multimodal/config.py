@@ -46,9 +46,7 @@ class TransformerConfig:
     """Probability of dropping a feature of a branch while training."""
 
     def __post_init__(self):
-        if not (
-            1 <= self.width <= MAX_WIDTH and 1 <= self.depth <= MAX_DEPTH and 1 <= self.heads <= self.width
-        ):
+        if not (1 <= self.width <= MAX_WIDTH and 1 <= self.depth <= MAX_DEPTH and 1 <= self.heads <= self.width):
             raise ValueError(
                 f"width {self.width}, depth {self.depth}, heads {self.heads}: allowed are width 1 to {MAX_WIDTH}, "
                 f"depth 1 to {MAX_DEPTH}, heads 1 to the width."
@@ -65,9 +63,7 @@ class TransformerConfig:
                 "each needs two features."
             )
         if not (1 <= self.mlp_ratio <= 16 and 0 <= self.dropout < 1):
-            raise ValueError(
-                f"mlp_ratio {self.mlp_ratio} (1 to 16) or dropout {self.dropout} (0 to below 1) is off."
-            )
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} (1 to 16) or dropout {self.dropout} (0 to below 1) is off.")
 
     @property
     def head_width(self) -> int:
@@ -76,9 +72,7 @@ class TransformerConfig:
 
 def gpt2(width: int, depth: int, heads: int, causal: bool = True, dropout: float = 0.0) -> TransformerConfig:
     """GPT-2's blocks exactly; the wrapper adds learned positions."""
-    return TransformerConfig(
-        width, depth, heads, causal, True, "gelu_tanh", True, False, 0, False, dropout=dropout
-    )
+    return TransformerConfig(width, depth, heads, causal, True, "gelu_tanh", True, False, 0, False, dropout=dropout)
 
 
 def modern(
@@ -138,6 +132,4 @@ class TrainConfig:
             "save_every": self.save_every >= 1,
         }.items():
             if not allowed:
-                raise ValueError(
-                    f"train.{name} {getattr(self, name)} is out of range; see its line in --help."
-                )
+                raise ValueError(f"train.{name} {getattr(self, name)} is out of range; see its line in --help.")

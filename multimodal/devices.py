@@ -20,9 +20,7 @@ def pick(device: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         has = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         has += ["mps"] * torch.backends.mps.is_available()
-        raise UserError(
-            f"--device {device}: this machine has {', '.join(has)}; or leave it at auto."
-        ) from None
+        raise UserError(f"--device {device}: this machine has {', '.join(has)}; or leave it at auto.") from None
     return found
 
 

@@ -8,7 +8,6 @@ sentence, not a trace.
 import io
 import warnings
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ class ImageError(UserError):
     """A picture that cannot be used, and why."""
 
 
-def read(source: str | Path | bytes | BinaryIO) -> Image.Image:
+def read(source: str | Path | bytes | io.IOBase) -> Image.Image:
     """An RGB picture as people see it: turned by its EXIF, transparency on white, of an animation the first frame.
 
     Raises ImageError for what is missing, empty, no picture, cut off or too large.
@@ -62,14 +61,14 @@ def read(source: str | Path | bytes | BinaryIO) -> Image.Image:
         raise
     except UnidentifiedImageError:
         raise ImageError(f"{name} is not a picture of a known format ({', '.join(FORMATS)}).") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} announces more than {MAX_PIXELS:,} pixels, the most that are read.") from None
+    except Exception as error:  # the decoders raise whatever they like: RuntimeError of AVIF, struct.error of TIFF
         raise ImageError(f"{name} is damaged or cut off: {error}.") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if (
-        image.mode.startswith("I") or image.mode == "F"
-    ):  # 16 bits a pixel and more: scale, where convert() would clip
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel and more: scale, where convert() would clip
         values = np.asarray(image).astype(np.float64)
         image = Image.fromarray(
             (values * (255 / max(values.max(), 65535 if values.max() > 255 else 255))).astype(np.uint8)

@@ -29,14 +29,10 @@ def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimi
     ]
     groups = [group for group in groups if group["params"]]
     # one fused kernel for all parameters; the loop over single parameters is slow for small models
-    result = (
-        [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)] if groups else []
-    )
+    result = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)] if groups else []
     if matrices:
         result.append(
-            torch.optim.Muon(
-                matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     return result
 

@@ -1,9 +1,10 @@
-"""Text in, token ids out, and back: byte-level BPE (as GPT-2), characters (as char-rnn), or bytes, one class for all.
+"""Text in, token ids out, and back: byte-level BPE (as GPT-2), characters (as char-rnn), or bytes, one class
+for all.
 
-All three are pipelines of the `tokenizers` library in one tokenizer.json. Encoding is the library's; decoding is by
-the bytes each token stands for, so that a stream of tokens never shows half a UTF-8 character and equals the decoding
-of the whole. Id 0 is <|endoftext|>, which separates documents; it is never made from text that merely spells it.
-BPE: Sennrich et al. 2016; over bytes: Radford et al. 2019.
+All three are pipelines of the `tokenizers` library in one tokenizer.json. Encoding is the library's; decoding
+is by the bytes each token stands for, so that a stream of tokens never shows half a UTF-8 character and
+equals the decoding of the whole. Id 0 is <|endoftext|>, which separates documents; it is never made from text
+that merely spells it. BPE: Sennrich et al. 2016; over bytes: Radford et al. 2019.
 """
 
 import codecs
@@ -21,11 +22,11 @@ MAX_FILE_BYTES = 64_000_000  # GPT-2's 50,257 tokens take 1.4 MB, the largest vo
 
 
 def byte_symbols() -> dict[str, int]:
-    """The visible character that stands for each byte in a byte-level vocabulary (GPT-2's table), as symbol: byte.
+    """The visible character that stands for each byte in a byte-level vocabulary (GPT-2's table): its byte.
 
     Printable Latin-1 bytes stand for themselves, the others take the characters from U+0100 on, in order.
     """
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    visible = [i for first, last in ("!~", "¡¬", "®ÿ") for i in range(ord(first), ord(last) + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
@@ -35,9 +36,8 @@ class Tokenizer:
 
     def __init__(self, pipeline: tokenizers.Tokenizer):
         self._pipeline = pipeline
-        pipeline.encode_special_tokens = (
-            True  # text that spells <|endoftext|> is text, not the end of a document
-        )
+        # text that spells <|endoftext|> is text, not the end of a document
+        pipeline.encode_special_tokens = True
         pipeline.no_truncation()
         pipeline.no_padding()
         if pipeline.token_to_id(END) is None:
@@ -48,11 +48,9 @@ class Tokenizer:
 
     @classmethod
     def bpe(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Byte-level BPE: at most `vocab_size` tokens, of which 257 are the end and the bytes; any text round-trips."""
+        """Byte-level BPE of at most `vocab_size` tokens (257 are the end and the bytes); takes any text."""
         if vocab_size < 257:
-            raise UserError(
-                f"a vocabulary of {vocab_size} is too small for byte-level BPE, which needs 257 or more."
-            )
+            raise UserError(f"a vocabulary of {vocab_size} is too small for byte-level BPE, which needs 257 or more.")
         pipeline = tokenizers.Tokenizer(models.BPE())
         pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         pipeline.decoder = decoders.ByteLevel()
@@ -95,9 +93,7 @@ class Tokenizer:
         if not path.is_file():
             raise UserError(f"{path} is not a file; a tokenizer is a tokenizer.json.")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(
-                f"{path} has {path.stat().st_size:,} bytes, a tokenizer at most {MAX_FILE_BYTES:,}."
-            )
+            raise UserError(f"{path} has {path.stat().st_size:,} bytes, a tokenizer at most {MAX_FILE_BYTES:,}.")
         try:
             text = path.read_text(encoding="utf-8")
             kind = (json.loads(text).get("decoder") or {}).get("type")
@@ -151,7 +147,7 @@ def bytes_of_tokens(pipeline: tokenizers.Tokenizer) -> list[bytes]:
 
 
 class Stream:
-    """Decodes ids as they come: only whole characters leave it, and all that left it equals the whole's `decode`."""
+    """Decodes ids as they come: only whole characters leave it, and together they equal `decode`."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._bytes = tokenizer.token_bytes
@@ -166,10 +162,10 @@ class Stream:
 
 
 def pieces(text: str, size: int = 500_000) -> Iterable[str]:
-    """The text in parts of about `size` characters, because the library takes some hundred bytes for each token.
+    """The text in parts of about `size` characters, since the library takes some hundred bytes for a token.
 
-    A cut is made after a line that is followed directly by text: there byte-level BPE never joins, so the ids are
-    those of the whole. Where none comes for another `size` characters, the text is cut anyway.
+    A cut is made after a line that is followed directly by text: there byte-level BPE never joins, so the ids
+    are those of the whole. Where none comes for another `size` characters, the text is cut anyway.
     """
     begin = 0
     while len(text) - begin > 2 * size:
@@ -187,7 +183,7 @@ def pieces(text: str, size: int = 500_000) -> Iterable[str]:
 
 
 def _clean(text: str) -> str:
-    """Half surrogate pairs, which no encoding can hold, become "?" (a command line with odd bytes brings them)."""
+    """Half surrogate pairs, which no encoding holds, become "?" (odd bytes of a command line bring them)."""
     try:
         text.encode()
         return text

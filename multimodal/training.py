@@ -113,9 +113,7 @@ def check_run(run: Path, resume: bool) -> None:
     if exists and not resume:
         raise UserError(f"{run} already holds a run: --resume continues it, or choose another --out.")
     if resume and not exists:
-        raise UserError(
-            f"--resume: {run} holds no run to continue (no {STATE}); leave --resume out to start."
-        )
+        raise UserError(f"--resume: {run} holds no run to continue (no {STATE}); leave --resume out to start.")
 
 
 def fit(

@@ -111,8 +111,7 @@ class Attention(nn.Module):
         first_values: Float[Tensor, "b h n e"] | None,
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b h n e"]]:
         q, k, v = (
-            rearrange(f(x), "b n (h e) -> b h n e", h=self.config.heads)
-            for f in (self.query, self.key, self.value)
+            rearrange(f(x), "b n (h e) -> b h n e", h=self.config.heads) for f in (self.query, self.key, self.value)
         )
         if self.config.qk_norm:
             q, k = F.layer_norm(q, q.shape[-1:]), F.layer_norm(k, k.shape[-1:])
@@ -181,9 +180,7 @@ class Transformer(nn.Module):
                 continue  # gains 1, biases and shortcut weights 0 as built; linear biases below
             branch_end = name.endswith(("attention.out.weight", "mlp.down.weight"))
             if modern:
-                nn.init.zeros_(parameter) if branch_end else nn.init.normal_(
-                    parameter, std=parameter.shape[1] ** -0.5
-                )
+                nn.init.zeros_(parameter) if branch_end else nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
             else:
                 std = 0.02 / math.sqrt(2 * self.config.depth) if branch_end else 0.02
                 nn.init.normal_(parameter, std=std)

@@ -48,7 +48,7 @@ def pictures(count: int = 2) -> torch.Tensor:
 def test_pictures_become_codes_within_the_codebook_and_codes_become_pictures_in_0_to_1(config):
     network = DVAE(config)
     codes = network.encode(pictures())
-    assert codes.shape == (2, config.length) and 0 <= codes.min() and codes.max() < config.vocabulary
+    assert codes.shape == (2, config.length) and codes.min() >= 0 and codes.max() < config.vocabulary
     drawn = network.decode(codes * 7 % config.vocabulary)
     assert drawn.shape == (2, 3, 16, 16) and drawn.min() >= 0 and drawn.max() <= 1
 
@@ -63,7 +63,7 @@ def test_a_picture_has_the_same_codes_alone_and_in_a_batch(config):
 def test_fsq_codes_and_what_the_decoder_saw_while_training_are_the_same(levels):
     quantizer, features = FSQ(6, levels), 5 * torch.randn(3, 6, 4, 4)
     codes = quantizer.codes(features)
-    assert 0 <= codes.min() and codes.max() < math.prod(levels)
+    assert codes.min() >= 0 and codes.max() < math.prod(levels)
     torch.testing.assert_close(quantizer(features, 1.0)[0], quantizer.lookup(codes))
 
 
@@ -118,9 +118,7 @@ def test_a_dvae_memorises_one_batch_and_every_parameter_gets_a_gradient(config):
         optimizer.zero_grad()
         loss.backward()
         if step == 3:  # the second map of a residual block starts at 0, and with it the gradient of the first
-            assert [
-                n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
-            ] == []
+            assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
         optimizer.step()
         errors.append(metrics["mse"].item())
     assert errors[-1] < 0.6 * errors[0]
@@ -150,9 +148,7 @@ def test_a_code_depends_on_the_caption_and_the_codes_before_it_only(block):
         moved = ~torch.isclose(other, logits, atol=1e-5).all(-1)[0]
         assert not moved[: place + 1].any() and moved[place + 1 :].all()
         assert torch.equal(other_text, text_logits)
-    assert (
-        not torch.isclose(network(encode_captions(tokenizer(), ["a dog"], 8), codes)[1], logits).all(-1).any()
-    )
+    assert not torch.isclose(network(encode_captions(tokenizer(), ["a dog"], 8), codes)[1], logits).all(-1).any()
 
 
 @pytest.mark.parametrize("block", [1, 2])
@@ -302,9 +298,7 @@ def test_the_whole_road_on_the_users_own_pictures_from_training_to_a_drawing(fol
     talk = capsys.readouterr()
     assert "broken.png: it is not a picture" in talk.err and "silent.png: it has no caption" in talk.err
     assert json.loads(talk.out)["val_psnr"] > 0
-    assert (
-        train.main(["tiny", *common, *few, "--dvae", str(tmp_path / "v"), "--out", str(tmp_path / "d")]) == 0
-    )
+    assert train.main(["tiny", *common, *few, "--dvae", str(tmp_path / "v"), "--out", str(tmp_path / "d")]) == 0
     assert (tmp_path / "d" / "samples.png").exists() and "python -m dalle.train" in (
         tmp_path / "d" / "README.md"
     ).read_text()

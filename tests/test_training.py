@@ -40,6 +40,10 @@ def loss(network, batch, step):
     return value, {"mse": value.detach()}
 
 
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def weights(network) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
@@ -67,10 +71,7 @@ def test_twenty_steps_equal_ten_stop_resume_ten_bit_for_bit(tmp_path, optimizer,
     resumed, second = train(tmp_path / "run", config, resume=True)
     assert second.steps == 20
     assert torch.equal(weights(whole), weights(resumed))
-    lines = [
-        [json.loads(line)["loss"] for line in open(tmp_path / name / "metrics.jsonl")]
-        for name in ("whole", "run")
-    ]
+    lines = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("whole", "run")]
     assert lines[0] == lines[1]
 
 
@@ -97,7 +98,7 @@ def test_a_run_killed_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
         step = torch.load(state, weights_only=True)["step"]
         network, outcome = train(tmp_path / "run", replace(CONFIG, steps=step + 2), resume=True)
         assert outcome.steps == step + 2 and torch.isfinite(weights(network)).all()
-        steps = [json.loads(line)["step"] for line in open(tmp_path / "run" / "metrics.jsonl")]
+        steps = [line["step"] for line in metrics(tmp_path / "run")]
         assert steps == list(range(1, step + 3))
         for file in sorted((tmp_path / "run").rglob("*"), reverse=True):
             file.unlink() if file.is_file() else file.rmdir()
@@ -152,7 +153,7 @@ def test_the_average_is_what_is_evaluated_and_saved_and_training_goes_on_without
 
 def test_metrics_have_a_line_a_step_with_loss_seconds_and_evaluations(tmp_path):
     train(tmp_path, evaluate=lambda network: {"psnr": 20})
-    lines = [json.loads(line) for line in open(tmp_path / "metrics.jsonl")]
+    lines = metrics(tmp_path)
     assert [line["step"] for line in lines] == list(range(1, 21))
     assert all({"loss", "mse", "seconds"} <= line.keys() for line in lines)
     assert [line["step"] for line in lines if "val_psnr" in line] == [5, 10, 15, 20]
@@ -162,9 +163,7 @@ def test_a_run_by_the_clock_ends_cooled_down(tmp_path):
     _, outcome = train(tmp_path, replace(CONFIG, steps=10**6, minutes=0.02))
     assert outcome.stopped == "steps" or outcome.stopped == "minutes"
     assert outcome.steps < 10**6
-    rate = torch.load(tmp_path / "state" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0][
-        "lr"
-    ]
+    rate = torch.load(tmp_path / "state" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0]["lr"]
     assert rate < 0.5 * CONFIG.lr
 
 

@@ -35,9 +35,7 @@ def positions(config: TransformerConfig, n: int):
 def test_a_position_depends_on_itself_and_the_past_only_when_causal(kind):
     config = KINDS[kind]
     model, x = randomised(config), torch.randn(1, 6, config.width, requires_grad=True)
-    (
-        model(x, positions(config, 6))[0, 2] * torch.randn(config.width)
-    ).sum().backward()  # a plain sum is 0 after a norm
+    (model(x, positions(config, 6))[0, 2] * torch.randn(config.width)).sum().backward()  # a plain sum is 0 after a norm
     moved = x.grad[0].abs().sum(-1) > 0
     assert moved.tolist() == ([True] * 3 + [False] * 3 if config.causal else [True] * 6)
 
@@ -87,9 +85,7 @@ def test_attention_without_causality_does_not_know_the_order_but_rotary_position
     config = KINDS["image tower"]
     model, x, where = randomised(config), torch.randn(1, 5, config.width), positions(config, 5)
     order = torch.tensor([4, 2, 0, 1, 3])
-    torch.testing.assert_close(
-        model(x[:, order], where[:, order]), model(x, where)[:, order], atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(model(x[:, order], where[:, order]), model(x, where)[:, order], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(model(x, where), model(x, where.flip(1)), atol=1e-3)
 
 
@@ -104,9 +100,7 @@ def test_rotary_attention_sees_only_differences_of_positions(axes):
 def test_every_parameter_gets_a_gradient(kind):
     config = KINDS[kind]
     model = randomised(config)
-    (
-        model(torch.randn(2, 5, config.width), positions(config, 5)) * torch.randn(config.width)
-    ).sum().backward()
+    (model(torch.randn(2, 5, config.width), positions(config, 5)) * torch.randn(config.width)).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 

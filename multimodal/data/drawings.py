@@ -28,9 +28,7 @@ from multimodal.data.pairs import Item
 
 STYLES = ("twemoji", "openmoji")
 ART = 72  # pixels of a side of a concept's art, Twemoji's own size
-LATTICE = (
-    16  # things stand on a lattice of 16 x 16 places, so that the codes of a patchwise dVAE move with them
-)
+LATTICE = 16  # things stand on a lattice of 16 x 16 places, so that the codes of a patchwise dVAE move with them
 COLOURS = {
     "white": (255, 255, 255), "red": (224, 60, 60), "orange": (245, 160, 60), "yellow": (250, 224, 90),
     "green": (96, 180, 90), "blue": (80, 140, 230), "purple": (150, 100, 200), "pink": (250, 170, 200),
@@ -79,27 +77,46 @@ class Concept:
 
     @property
     def plural(self) -> str:
-        if self.name.endswith(("s", "x", "ch", "sh")):
-            return f"{self.name}es"
-        if self.name.endswith("y") and self.name[-2] not in "aeiou":
-            return f"{self.name[:-1]}ies"
-        irregular = {
-            "mouse": "mice",
-            "goose": "geese",
-            "fish": "fish",
-            "tropical fish": "tropical fish",
-            "wolf": "wolves",
-        }
-        return irregular.get(self.name, f"{self.name}s")
+        for joint in (" of ", " with ", " on ", " in "):
+            if joint in self.name:  # ears of corn, houses with garden
+                head, rest = self.name.split(joint, 1)
+                return f"{_plural(head)}{joint}{rest}"
+        return " and ".join(map(_plural, self.name.split(" and ")))
+
+
+IRREGULAR = {
+    "bison": "bison", "deer": "deer", "die": "dice", "fish": "fish", "goose": "geese", "jellyfish": "jellyfish",
+    "knife": "knives", "leaf": "leaves", "moose": "moose", "mouse": "mice", "ox": "oxen", "potato": "potatoes",
+    "scarf": "scarves", "snowman": "snowmen", "tomato": "tomatoes", "tooth": "teeth", "wolf": "wolves",
+}  # fmt: skip
+
+
+def _plural(words: str) -> str:
+    """The last word in its plural."""
+    first, space, last = words.rpartition(" ")
+    if last in IRREGULAR:
+        last = IRREGULAR[last]
+    elif last.endswith(("s", "x", "ch", "sh")):
+        last = f"{last}es"
+    elif last.endswith("y") and last[-2:-1] not in "aeiou":
+        last = f"{last[:-1]}ies"
+    else:
+        last = f"{last}s"
+    return f"{first}{space}{last}"
 
 
 def _a(word: str) -> str:
-    return "an" if word[0] in "aeiou" and not word.startswith(("uni", "ewe")) else "a"
+    """The article by the sound of the word: an hour, a unicorn, an x-ray."""
+    if word.startswith(("hour", "heir", "x-")):
+        return "an"
+    return "a" if word[0] not in "aeiou" or word.startswith(("uni", "ewe", "euro", "one")) else "an"
 
 
 def _is_plural(name: str) -> bool:
     last = name.split()[-1]
-    return last.endswith("s") and not last.endswith(("ss", "us", "is", "as", "os")) and last != "s"
+    if last in ("maracas", "s"):
+        return last == "maracas"
+    return last.endswith("s") and not last.endswith(("ss", "us", "is", "as", "os"))
 
 
 @dataclass(frozen=True)
@@ -197,7 +214,7 @@ def _art() -> tuple[UInt8[np.ndarray, "c styles 72 72 4"], dict[str, int]]:
         art = np.load(path, mmap_mode="r", allow_pickle=False)
         if art.shape == shape and art.dtype == np.uint8:
             return art, rows
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         pass  # not there yet, or damaged: made anew below
     art = np.zeros(shape, np.uint8)
     paths = [_files(concept) for concept in concepts]
@@ -216,9 +233,7 @@ def _art() -> tuple[UInt8[np.ndarray, "c styles 72 72 4"], dict[str, int]]:
 @cache
 def _file_index() -> tuple[dict[str, Path], dict[str, Path]]:
     def index(folder: Path, suffix: str) -> dict[str, Path]:
-        key = lambda p: "-".join(
-            s.lstrip("0") for s in p.name[: -len(suffix)].lower().split("-") if s != "fe0f"
-        )  # noqa: E731
+        key = lambda p: "-".join(s.lstrip("0") for s in p.name[: -len(suffix)].lower().split("-") if s != "fe0f")  # noqa: E731
         return {key(path): path for path in sorted(folder.glob(f"*{suffix}"), reverse=True)}
 
     return (
@@ -329,9 +344,7 @@ def _worded(rng: np.random.Generator, phrase: str, style: str, bare: str | None 
 def _single(source: Drawings, rng: np.random.Generator) -> Scene:
     concept, style = source._pick(rng), source._style(rng)
     caption = _worded(rng, concept.phrase, style, concept.name)
-    return Scene(
-        "single", (Thing(concept, style, STANDARD),), "white", caption, _stable("single", concept.key)
-    )
+    return Scene("single", (Thing(concept, style, STANDARD),), "white", caption, _stable("single", concept.key))
 
 
 def _colour(source: Drawings, rng: np.random.Generator) -> Scene:
@@ -341,9 +354,7 @@ def _colour(source: Drawings, rng: np.random.Generator) -> Scene:
         return _colour(source, rng)
     colour = _one_of(rng, allowed)
     caption = _worded(rng, f"{concept.phrase} on {_a(colour)} {colour} background", style)
-    return Scene(
-        "colour", (Thing(concept, style, STANDARD),), colour, caption, _stable("colour", concept.key, colour)
-    )
+    return Scene("colour", (Thing(concept, style, STANDARD),), colour, caption, _stable("colour", concept.key, colour))
 
 
 def _place(source: Drawings, rng: np.random.Generator) -> Scene:
@@ -373,9 +384,7 @@ def _pair(source: Drawings, rng: np.random.Generator) -> Scene:
     first, style = source._pick(rng), source._style(rng)
     second = source._pick(rng, lambda c: c.name != first.name and held_out_pair(first, c) == held_out)
     relation = _one_of(rng, tuple(RELATIONS))
-    things = tuple(
-        Thing(c, style, place) for c, place in zip((first, second), RELATIONS[relation], strict=True)
-    )
+    things = tuple(Thing(c, style, place) for c, place in zip((first, second), RELATIONS[relation], strict=True))
     caption = _worded(rng, f"{first.phrase} {relation} {second.phrase}", style)
     # said from either side it is the same picture
     turned = {"to the right of": "to the left of", "below": "above"}

@@ -43,14 +43,16 @@ spoon, stethoscope, sunglasses, syringe, t-shirt, taxi, teddy bear, telephone, t
 thermometer, thread, toilet, top hat, tractor, train, treasure chest, trophy, trumpet, umbrella, video game, violin,
 volleyball, watch, window, woman’s hat, wrapped gift, wrench, yarn, yo-yo
 """
+# names that take no article
+UNCOUNTED = """
+bacon, baguette bread, bread, broccoli, butter, candy, coral, custard, falafel, fire, garlic, green salad, high voltage,
+hot beverage, leafy green, locked, popcorn, salt, shaved ice, soap, spaghetti, sushi, tennis, thread, wood, yarn
+"""
 
-EVERYDAY = frozenset(
-    " ".join(name.split()) for group in (ANIMALS, FOOD, NATURE, THINGS) for name in group.split(",")
-)
-MASS = frozenset(
-    " ".join(name.split())
-    for name in """bacon, baguette bread, bread, broccoli, butter, candy, coral, custard, falafel, fire, garlic, green salad,
-    high voltage, hot beverage, leafy green, locked, popcorn, rice, salt, shaved ice, soap, spaghetti, sushi, tennis,
-    thread, wood, yarn""".split(",")
-)
-"""Names that take no article."""
+
+def _names(*lists: str) -> frozenset[str]:
+    return frozenset(" ".join(name.split()) for names in lists for name in names.split(","))
+
+
+EVERYDAY = _names(ANIMALS, FOOD, NATURE, THINGS)
+MASS = _names(UNCOUNTED)

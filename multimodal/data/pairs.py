@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
@@ -44,6 +44,7 @@ class Unread:
     reason: str
 
 
+@runtime_checkable
 class PairSource(Protocol):
     def __len__(self) -> int: ...
 
@@ -94,9 +95,7 @@ class FolderPairs:
             held[-1] = True
         if all(held):
             held[0] = False
-        return replace(
-            self, pairs=tuple(p for p, h in zip(self.pairs, held, strict=True) if h == (part == "held_out"))
-        )
+        return replace(self, pairs=tuple(p for p, h in zip(self.pairs, held, strict=True) if h == (part == "held_out")))
 
 
 def batch(source: PairSource, indices: Sequence[int], size: int) -> dict:
@@ -128,12 +127,15 @@ def read_pairs(paths: Sequence[Path | str]) -> tuple[FolderPairs, list[Unread]]:
     return FolderPairs(tuple(pairs.values())), unread
 
 
+def hidden(path: Path, folder: Path) -> bool:
+    """Whether the file, or a folder on the way to it, is one that programs keep for themselves: .git, .thumbnails."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def _folder(folder: Path) -> Iterator[Pair | Unread]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path, folder))
     tables = [
-        f
-        for f in files
-        if f.name in ("metadata.jsonl", "metadata.csv", "metadata.tsv", "captions.csv", "captions.tsv")
+        f for f in files if f.name in ("metadata.jsonl", "metadata.csv", "metadata.tsv", "captions.csv", "captions.tsv")
     ]
     pictures = [f for f in files if f.suffix.lower() in images.SUFFIXES]
     if tables:
@@ -193,13 +195,9 @@ def _table(path: Path) -> Iterator[Pair | Unread]:
         )
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = (
-                _json_rows(file)
-                if suffix == ".jsonl"
-                else _csv_rows(file, "\t" if suffix == ".tsv" else None)
-            )
+            rows = _json_rows(file) if suffix == ".jsonl" else _csv_rows(file, "\t" if suffix == ".tsv" else None)
             yield from (_row(path, number, row) for number, row in rows)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         yield Unread(path, f"the rest of the table could not be read: {error}")
 
 
@@ -208,15 +206,13 @@ def _json_rows(file) -> Iterator[tuple[int, dict | None]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             yield number, row if isinstance(row, dict) else None
 
 
 def _csv_rows(file, delimiter: str | None) -> Iterator[tuple[int, dict | None]]:
-    if (
-        delimiter is None
-    ):  # "CSV" files of some tools are separated by tabs or semicolons: the first line tells
+    if delimiter is None:  # "CSV" files of some tools are separated by tabs or semicolons: the first line tells
         head = file.readline()
         file.seek(0)
         delimiter = max(",;\t", key=head.count)
@@ -235,19 +231,17 @@ def _row(table: Path, number: int, row: dict | None) -> Pair | Unread:
     if not isinstance(name, str):
         return Unread(where, f"no picture is named; expected a column {', '.join(IMAGE_COLUMNS)}")
     texts = texts if isinstance(texts, list) else [texts]
-    captions = tuple(
-        " ".join(text.split())[:MAX_CAPTION] for text in texts if isinstance(text, str) and text.strip()
-    )
+    captions = tuple(" ".join(text.split())[:MAX_CAPTION] for text in texts if isinstance(text, str) and text.strip())
     if not captions:
         return Unread(where, f"no caption is given; expected a column {', '.join(CAPTION_COLUMNS)}")
     folder = table.parent.resolve()
-    picture = (folder / name).resolve()
+    try:
+        picture = (folder / name).resolve()
+        there = picture.is_file()
+    except (OSError, ValueError, RuntimeError):  # longer than any name, with a zero in it, a link to itself
+        return Unread(where, f"{name[:80]!r} does not exist and is no name of a file")
     if not picture.is_relative_to(folder):
         return Unread(where, f"{name} lies outside the table's folder {table.parent}")
-    if not picture.is_file():
+    if not there:
         return Unread(where, f"{name} does not exist")
-    return (
-        Pair(picture, captions)
-        if _opens(picture)
-        else Unread(where, f"{name} is not a picture that can be read")
-    )
+    return Pair(picture, captions) if _opens(picture) else Unread(where, f"{name} is not a picture that can be read")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from multimodal import cli
 from multimodal.cli import UserError
-from multimodal.data.pairs import Unread
+from multimodal.data.pairs import Unread, hidden
 
 MAX_BYTES = 2_000_000_000  # of one file: it is held in memory while it is tokenised
 MAX_FILES = 1_000_000
@@ -52,9 +52,7 @@ def default_corpora() -> dict[str, list[Document]]:
         else:
             cli.say(f"the default text {name!r} is not installed and left out ({how}).")
     if not found:
-        raise UserError(
-            "no default text is installed: pip install 'multimodal-text-image[train]', or give --data."
-        )
+        raise UserError("no default text is installed: pip install 'multimodal-text-image[train]', or give --data.")
     return found
 
 
@@ -105,9 +103,7 @@ def _python() -> list[Document]:
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library)
         if left_out.isdisjoint(parts.parts) and not parts.name.startswith("_sysconfigdata"):
-            documents.append(
-                Document(str(parts.with_suffix("")), _tidy(path.read_bytes().decode("utf-8", "replace")))
-            )
+            documents.append(Document(str(parts.with_suffix("")), _tidy(path.read_bytes().decode("utf-8", "replace"))))
     return documents
 
 
@@ -135,10 +131,7 @@ def _emoji() -> list[Document]:
 
 
 def _tidy(text: str) -> str:
-    lines = (
-        line.rstrip()
-        for line in text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "").split("\n")
-    )
+    lines = (line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "").split("\n"))
     return "\n".join(lines).strip() + "\n"
 
 
@@ -159,7 +152,7 @@ def documents(paths: Sequence[Path | str]) -> tuple[list[Document], list[Unread]
                 f"--data {root} holds {len(files):,} files; at most {MAX_FILES:,} are read: join them first."
             )
         for path in files:
-            if path.name.startswith(".") and path != root:
+            if path != root and hidden(path, root):
                 continue
             outcome = _read(path)
             if isinstance(outcome, Unread):
@@ -201,10 +194,7 @@ def split(documents: Sequence[Document], every: int = 20) -> tuple[list[Document
             return document.name in named
         if "-" in document.name and document.name.split("-")[0] in LANGUAGES:
             return document.name.endswith("-7")
-        return (
-            int.from_bytes(hashlib.blake2b(document.name.encode(), digest_size=4).digest(), "big") % every
-            == 0
-        )
+        return int.from_bytes(hashlib.blake2b(document.name.encode(), digest_size=4).digest(), "big") % every == 0
 
     if len(documents) == 1:
         name, text = documents[0].name, documents[0].text

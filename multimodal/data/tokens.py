@@ -1,8 +1,9 @@
-"""Token files: documents in, one memory-mapped file of ids out; and its windows as batches for the language model.
+"""Token files: documents in, one memory-mapped file of ids out; and its windows as batches for training.
 
-A file is a JSON line of 256 bytes (dtype, counts), then every document's ids in a row, each document opened by
-<|endoftext|>, so that a text of any size trains in the memory of a batch. Which windows make batch i is a pure function
-of i: every epoch visits all of a file's windows once, in its own order and from its own first token.
+A file is a JSON line of 256 bytes (dtype, counts), then every document's ids in a row, each document opened
+by <|endoftext|>, so that a text of any size trains in the memory of a batch. Which windows make batch i is a
+pure function of i: every epoch visits all of a file's windows once, in its own order and from its own first
+token.
 """
 
 import json
@@ -77,15 +78,12 @@ def read(path: Path) -> TokenFile:
 def batches(
     files: Sequence[TokenFile], weights: Sequence[float], batch_size: int, context: int, seed: int
 ) -> Callable[[int], dict[str, Tensor]]:
-    """index -> {"tokens": Int "b context+1"}: inputs and their successors; each file gives its weight of the rows.
+    """index -> {"tokens": Int "b context+1"}, inputs and successors; each file gives its weight of the rows.
 
     A file shorter than a window is laid end to end until it fills one.
     """
-    texts = [
-        np.tile(f.ids, -(-(2 * context + 1) // len(f.ids))) if len(f.ids) <= 2 * context else f.ids
-        for f in files
-    ]
-    # the last window leaves room for the largest first token, so that every epoch has the same number of windows
+    texts = [np.tile(f.ids, -(-(2 * context + 1) // len(f.ids))) if len(f.ids) <= 2 * context else f.ids for f in files]
+    # the last window leaves room for the largest first token: all epochs have the same number of windows
     windows = [(len(ids) - context - 1) // context for ids in texts]
     turns = _cycle(weights)
     share = [turns.count(source) for source in range(len(files))]

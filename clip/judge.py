@@ -1,0 +1,70 @@
+"""How good a CLIP is on what it has not seen: retrieval among held-out pairs, and naming drawings by zero-shot.
+
+Pictures (b 3 h w) and captions in, shares of hits out. Naming is judged beside nearest neighbours in pixels, which is
+what a model that only remembers would reach.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from clip.model import CLIP
+from clip.zeroshot import TEMPLATES, class_embeddings, embed_images, embed_texts
+from multimodal import images
+from multimodal.tokenizer import Tokenizer
+
+
+def recall_at_1(
+    queries: Float[Tensor, "q d"],
+    targets: Float[Tensor, "t d"],
+    right: Int[Tensor, "q"],
+    identity: Int[Tensor, "t"],
+) -> float:
+    """Share of the queries whose nearest target has the identity that is right for the query."""
+    nearest = (queries @ targets.T).argmax(dim=1)
+    return (identity[nearest] == right).float().mean().item()
+
+
+def retrieval(
+    model: CLIP,
+    tokenizer: Tokenizer,
+    pictures: UInt8[Tensor, "b 3 h w"],
+    captions: Sequence[str],
+    identity: Tensor,
+) -> dict[str, float]:
+    """Recall at 1 among b pairs, from pictures to captions and from captions to pictures."""
+    seen, said = embed_images(model, pictures).cpu(), embed_texts(model, tokenizer, captions).cpu()
+    return {
+        "image_to_text": recall_at_1(seen, said, identity, identity),
+        "text_to_image": recall_at_1(said, seen, identity, identity),
+    }
+
+
+def naming(
+    model: CLIP,
+    tokenizer: Tokenizer,
+    pictures: UInt8[Tensor, "b 3 h w"],
+    names: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+) -> dict[str, float]:
+    """Picture i shows name i % len(names): how often that name comes first, or among the first five, of all names."""
+    classes = class_embeddings(model, tokenizer, names, templates)
+    scores = (embed_images(model, pictures) @ classes.T).cpu()
+    right = rearrange(torch.arange(len(pictures)) % len(names), "b -> b 1")
+    place = (scores > scores.gather(1, right)).sum(dim=1)
+    return {"top1": (place < 1).float().mean().item(), "top5": (place < 5).float().mean().item()}
+
+
+def nearest_pixels(known: UInt8[Tensor, "k 3 h w"], shown: UInt8[Tensor, "s 3 h w"], count: int) -> float:
+    """The baseline: picture i of either shows thing i % count; share of those shown whose nearest known picture, both
+    scaled to 16 x 16, is of the same thing."""
+    small = [
+        rearrange(F.interpolate(images.to_float(x), (16, 16), mode="area"), "b c h w -> b (c h w)")
+        for x in (known, shown)
+    ]
+    nearest = torch.cdist(small[1], small[0]).argmin(dim=1) % count
+    return (nearest == torch.arange(len(shown)) % count).float().mean().item()

