@@ -16,7 +16,7 @@ SMALLER, LARGER, SQUEEZE = (
     0.15,
     0.1,
 )  # the most: logarithms of the scale, and of one side against the other
-OUTLINE, CONTRAST, GAIN, BRIGHTNESS = 1.5, 0.3, 0.12, 0.1
+OUTLINE, CONTRAST, GAIN, BRIGHTNESS = 3.0, 0.3, 0.12, 0.1
 
 
 def augment(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -44,8 +44,8 @@ def redraw(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """Another pen: a quarter get a dark line along the edges, a quarter lose their thin dark lines."""
     light, dark = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
     edge = (light - dark).amax(dim=1, keepdim=True)
-    line = (1 - draw(images, 0, OUTLINE) * 2 * edge).clamp(0, 1)
-    kind = draw(images, 0, 1)
+    line = (1 - draw(images, 0.0, OUTLINE) * edge).clamp(0, 1)
+    kind = draw(images, 0.0, 1.0)
     thinned = -F.max_pool2d(-light, 3, 1, 1)  # a closing: what is dark and narrower than 3 pixels goes
     return torch.where(kind < 0.25, images * line, torch.where(kind > 0.75, thinned, images))
 

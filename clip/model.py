@@ -3,11 +3,12 @@
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", with both towers on the
 shared backbone. The image tower is a vision transformer (Dosovitskiy et al. 2021) whose patches know their row and
 column by rotation; a caption is read left to right, and the feature at its end token stands for it.
-Legend: b batch, n positions, v vectors' width `embedding`, w the tower's own width.
+Legend: b batch, n positions, v vectors' width `embedding`, t the tower's own width.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -28,12 +29,44 @@ START_LOG_SCALE = math.log(1 / 0.07)  # the paper's temperature at the start
 MAX_LETTERS = 100_000  # of one caption; what is beyond could not fit in any context
 
 
+class Patches(nn.Module):
+    """A linear map of whole patches, as in the papers: a convolution that skips, by one matrix product."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.side = config.patch
+        self.map = nn.Linear(3 * config.patch**2, config.image.width)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n t"]:
+        return self.map(rearrange(x, "b c (y p) (x q) -> b (y x) (c p q)", p=self.side, q=self.side))
+
+
+class Convolutions(nn.Module):
+    """Halves the sides until a pixel stands for a patch. "Early convolutions help transformers see better", Xiao et al.
+    2021: what a stroke looks like is learned once for all places, so much less data is needed."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        halvings = config.patch.bit_length() - 1
+        widths = [3] + [max(8, config.image.width >> i) for i in reversed(range(halvings))]
+        self.maps = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths))
+        for convolution in self.maps:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n t"]:
+        x = x.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
+        for i, convolution in enumerate(self.maps):
+            x = convolution(F.relu(x) if i else x)
+        return rearrange(x, "b t y x -> b (y x) t")
+
+
 class ImageTower(nn.Module):
     def __init__(self, config: CLIPConfig):
         super().__init__()
         self.config = config
         width = config.image.width
-        self.patches = nn.Linear(3 * config.patch**2, width)
+        self.stem = Convolutions(config) if config.stem == "convolutions" else Patches(config)
         self.begin = nn.Parameter(torch.randn(width) * width**-0.5) if config.pooling == "class" else None
         self.transformer = Transformer(config.image)
         self.projection = nn.Linear(width, config.embedding, bias=False)
@@ -43,16 +76,14 @@ class ImageTower(nn.Module):
         config = self.config
         if images.shape[-2:] != (config.size, config.size):
             raise ValueError(f"pictures are {tuple(images.shape[-2:])} pixels, this model sees {config.size} a side.")
-        # a linear map of whole patches: a convolution that skips, several times faster on a CPU
-        patches = rearrange(images, "b c (y p) (x q) -> b (y x) (c p q)", p=config.patch, q=config.patch)
-        x = self.patches(4 * patches - 2)  # about unit variance for the usual picture
+        x = self.stem(4 * images - 2)  # about unit variance for the usual picture
         grid = torch.arange(config.grid, device=x.device)
         places = torch.cartesian_prod(grid, grid)
         if self.begin is not None:
-            x = torch.cat((repeat(self.begin.to(x.dtype), "w -> b 1 w", b=len(x)), x), dim=1)
+            x = torch.cat((repeat(self.begin.to(x.dtype), "t -> b 1 t", b=len(x)), x), dim=1)
             places = torch.cat((places.new_full((1, 2), -1), places))  # before the first row and column
         x = self.transformer(x, rearrange(places, "n a -> 1 n a"))
-        pooled = x[:, 0] if self.begin is not None else reduce(x, "b n w -> b w", "mean")
+        pooled = x[:, 0] if self.begin is not None else reduce(x, "b n t -> b t", "mean")
         return F.normalize(self.projection(pooled).float(), dim=-1)
 
 

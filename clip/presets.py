@@ -26,6 +26,8 @@ class CLIPConfig:
     """Longest caption in tokens, the end token included; longer ones are cut."""
     embedding: int = 192
     """Features of the vectors in which pictures and captions meet."""
+    stem: Literal["patches", "convolutions"] = "convolutions"
+    """How pixels become patches: one linear map, or convolutions that halve the sides (patch is then a power of 2)."""
     pooling: Literal["class", "mean"] = "mean"
     """What stands for the picture: a learned class token, or the mean over the patches."""
 
@@ -34,6 +36,12 @@ class CLIPConfig:
             raise ValueError(f"size {self.size} must be a multiple of patch {self.patch}, at most {MAX_SIDE}.")
         if self.grid**2 > MAX_PATCHES:
             raise ValueError(f"size {self.size} has {self.grid**2} patches of {self.patch}: at most {MAX_PATCHES}.")
+        if self.stem not in ("patches", "convolutions") or (
+            self.stem == "convolutions" and (self.patch < 2 or self.patch & (self.patch - 1))
+        ):
+            raise ValueError(
+                f"stem {self.stem!r} with patch {self.patch}: allowed are patches, or convolutions with 2, 4, 8 ..."
+            )
         if self.image.causal or self.image.rotary_axes != 2:
             raise ValueError("the image tower needs causal off and 2 rotary axes: row and column.")
         if not self.text.causal or self.text.rotary_axes != 1:

@@ -206,7 +206,7 @@ def fit(
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
     source = _prefetched(batches, step * config.accumulate)
-    with shown, _stop_on_signal() as signals, open(metrics_file, "a") as log, contextlib.closing(source):
+    with shown, _stop_on_signal() as signals, open(metrics_file, "a", buffering=1) as log, contextlib.closing(source):
         while step < config.steps:
             now = progress()
             if now >= 1:

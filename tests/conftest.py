@@ -1,15 +1,19 @@
-"""What several tests share: tiny models with random weights in directories as training leaves them, made in a second."""
+"""What several tests share: tiny models with random weights in directories as training leaves them, and a page on them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXT = "To be, or not to be, that is the question. In the beginning God created the heaven and the earth. "
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A folder with a directory gpt, dalle and clip each. They know nothing; the same ones in every session."""
+    """A folder with a directory gpt, dalle and clip each. They know nothing, and are the same in every session."""
     import torch
 
     from clip import model as clip
@@ -31,9 +35,32 @@ def models(tmp_path_factory) -> Path:
         gpt.save(writer, tokenizer, folder / "gpt", card="# A tiny GPT\n\nIt knows nothing.\n")
         dvae = DVAE(DVAEConfig(size=16, patch=4, grid=4, width=8, depth=1, levels=(4, 4)))
         drawer = dalle.DALLE(DALLEConfig(modern(32, 2, 2, rotary_axes=3), v, 8, grid=4, codes=16))
-        torch.nn.init.normal_(drawer.code_head.weight)  # it starts at zero: every drawing would be noise of one kind
+        torch.nn.init.normal_(drawer.code_head.weight)  # it starts at zero, with nothing to tell captions apart
         dalle.save(folder / "dalle", dalle.Artist(drawer, dvae, tokenizer), card="# A tiny DALL·E\n")
         sizes = {"size": 16, "patch": 8, "vocabulary": v, "embedding": 16}
         towers = {"image": modern(32, 1, 2, causal=False, rotary_axes=2), "text": modern(32, 1, 2)}
         clip.save(folder / "clip", clip.CLIP(CLIPConfig(**towers, **sizes)), tokenizer, card="# A tiny CLIP\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def page_url(models):
+    """The address of the page, started as a person starts it, with the tiny models."""
+    options = [part for name in ("gpt", "dalle", "clip") for part in (f"--{name}", str(models / name))]
+    command = [sys.executable, str(ROOT / "apps" / "demo.py"), "--port", "0", *options]
+    log = models / "page.log"
+    with open(log, "w") as talk:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=talk, text=True, cwd=models,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), log.read_text()
+        yield address
+        process.terminate()
+        assert process.wait(timeout=60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,114 @@
+"""The page: write with the GPT, draw with the DALL·E, classify with the CLIP, all on this machine.
+
+python apps/demo.py
+python apps/demo.py --port 8000 --gpt runs/gpt --clip runs/clip
+
+In: model directories (default: the bundled models). Out: a page at http://127.0.0.1:7860 until Ctrl-C. A model that
+cannot be loaded leaves a sentence in its tab, and the others work. Nothing is sent to or fetched from anywhere else.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script, maybe without the project being installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from multimodal import cli
+from multimodal.cli import UserError
+
+PROG = "apps/demo.py"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Opens the page with the three models."""
+
+    port: int = 7860
+    """Where the page is served; 0 takes any free port."""
+    host: str = "127.0.0.1"
+    """127.0.0.1 is this machine only; 0.0.0.0 lets others on the network in."""
+    gpt: str | None = None
+    """A run directory of gpt.train, or the name of a bundled model (default: the bundled one)."""
+    dalle: str | None = None
+    """The same of dalle.train."""
+    clip: str | None = None
+    """The same of clip.train."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    debug: bool = False
+    """Show the whole trace of an error."""
+
+
+def load(settings: Demo):
+    """The models that can be loaded, and of the others why not; told on stderr."""
+    import clip.model
+    import dalle.model
+    import gpt.model
+    from apps.page import Part
+    from multimodal import checkpoint, devices
+
+    where, parts = devices.pick(settings.device), {}
+    for package, reader in (("gpt", gpt.model.load), ("dalle", dalle.model.load), ("clip", clip.model.load)):
+        asked, began = getattr(settings, package), time.perf_counter()
+        try:
+            directory = checkpoint.find(asked, package)
+            model, card = reader(directory, str(where)), directory / "README.md"
+            parts[package] = Part(model, card.read_text(encoding="utf-8") if card.is_file() else "")
+            cli.say(f"{package}: {directory} on {where} ({time.perf_counter() - began:.1f} s)")
+        except UserError as error:
+            parts[package] = Part(problem=str(error).replace("--model", f"--{package}"))
+            cli.say(f"{package}: not loaded: {parts[package].problem}")
+    return parts
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0. Raises UserError where the page cannot be served there."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+            probe.bind((host, port))
+            return probe.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the page cannot be served at {host}, port {port}: {reason}; another --port or --host may be free."
+        ) from None
+
+
+def serve(settings: Demo) -> int:
+    # a page makes no request to anywhere: gradio reads this when it is imported and when a page is built
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    port = free_port(settings.host, settings.port)  # before the models take their seconds
+    cli.say("loading the models ...")
+    parts = load(settings)
+
+    from apps.page import build, show
+
+    page = build(parts)
+    show(page, settings.host, port)
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)
+    print(f"http://{address}:{port}", flush=True)
+    cli.say("The page is open at this address. Ctrl-C ends it.")
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with contextlib.suppress(KeyboardInterrupt):
+        ended.wait()
+    page.close(verbose=False)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = cli.parse(Demo, PROG, __doc__, argv)
+    return cli.run(serve, settings, PROG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

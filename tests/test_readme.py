@@ -1,0 +1,115 @@
+"""Claims about the README: its commands are the real ones, and its map is complete."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("multimodal", "gpt", "dalle", "clip", "apps")
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+# what stands in a block of code, or in `code` that is a whole command
+BLOCKS = "\n".join(re.findall(r"^```\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
+COMMANDS = list(dict.fromkeys(re.findall(r"^python -m (?!pytest)(.+)$", BLOCKS, re.MULTILINE)))
+# (file, phrase) of every row of the map
+MAP = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", TEXT, re.MULTILINE))
+
+
+def test_there_is_a_command_for_every_verb():
+    verbs = {command.split()[0] for command in COMMANDS}
+    assert verbs == {
+        "gpt.train", "gpt.sample", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train", "clip.classify",
+    }  # fmt: skip
+
+
+class Understood(Exception):
+    """The command line was parsed, and nothing of it was done."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_is_understood_by_the_real_command(command, monkeypatch):
+    verb, *arguments = shlex.split(command, comments=True)
+    module = import_module(verb)
+
+    def instead(function, settings, prog):
+        assert prog == verb
+        raise Understood(settings)
+
+    monkeypatch.setattr(module.cli, "run", instead)
+    with pytest.raises(Understood) as caught:
+        module.main(arguments)
+    (settings,) = caught.value.args
+    for flag, field in (("--n", "n"), ("--out", "out"), ("-o", "out"), ("--model", "model"), ("--dvae", "dvae")):
+        if flag in arguments:
+            assert str(getattr(settings, field)) == str(Path(arguments[arguments.index(flag) + 1]))
+
+
+def test_a_command_that_is_not_understood_would_be_seen():
+    from gpt import train
+
+    with pytest.raises(SystemExit) as ended:
+        train.main(["small", "--no-such-option", "1"])
+    assert ended.value.code == 2
+
+
+def test_pictures_that_commands_name_are_there():
+    named = re.findall(r"apps/examples/\S*", BLOCKS)
+    assert named and all((ROOT / name).exists() for name in named)
+
+
+def test_a_run_that_a_command_uses_was_made_by_one_before():
+    made: set[str] = set()
+    for command in COMMANDS:
+        made |= set(re.findall(r"--out (\S+)", command))
+        assert set(re.findall(r"--(?:model|dvae) (\S+)", command)) <= made, command
+
+
+def test_every_word_of_make_is_a_target():
+    makefile = (ROOT / "Makefile").read_text()
+    for word in set(re.findall(r"\bmake (\w+)", BLOCKS + (ROOT / "CONTRIBUTING.md").read_text())):
+        assert re.search(rf"^{word}:", makefile, re.MULTILINE), word
+
+
+def test_every_extra_that_the_readme_installs_exists():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"'\.\[([\w,]+)\]'", TEXT)
+    assert named and {extra for names in named for extra in names.split(",")} <= extras.keys()
+
+
+def test_every_file_of_the_map_exists_and_every_module_is_on_it():
+    missing = [name for name in MAP if not (ROOT / name).exists()]
+    assert not missing
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert modules <= MAP.keys(), f"not on the map: {sorted(modules - MAP.keys())}"
+    assert all(len(phrase) > 3 for phrase in MAP.values())
+
+
+def test_every_link_into_the_project_leads_somewhere():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT)
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_what_a_preset_takes_is_what_the_readme_says():
+    from clip.presets import PRESETS as CLIP
+    from gpt.presets import PRESETS as GPT
+
+    assert GPT["small"][1].train.minutes == 4 and "`small` trains for four minutes" in TEXT
+    assert CLIP["small"][1].train.minutes == 5 and "`small` trains for five minutes" in TEXT
+
+
+def test_the_address_is_the_one_that_the_page_takes():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "apps" / "demo.py"), "--help"], capture_output=True, text=True, timeout=300
+    )
+    assert "7860" in done.stdout and "127.0.0.1" in done.stdout and "http://127.0.0.1:7860" in TEXT
