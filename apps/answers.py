@@ -3,8 +3,10 @@
 Values come from strangers, so each is bounded before a model sees it. Raises UserError with a sentence for the visitor.
 """
 
+import base64
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
@@ -21,48 +23,68 @@ from multimodal.cli import UserError
 from multimodal.sampling import Sampling
 from multimodal.tokenizer import Tokenizer
 
-MAX_PROMPT, MAX_TOKENS, MAX_DRAWINGS, MAX_LABELS, MAX_SEED = 20_000, 1_000, 9, 1_000, 2**31 - 1
+MAX_LETTERS, MAX_TOKENS, MAX_DRAWINGS, MAX_LABELS, MAX_SEED = 20_000, 1_000, 9, 1_000, 2**31 - 1
 ENLARGED = 4  # drawings are shown and downloaded at this many times their size
 
 
-def within(name: str, value: float | int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise UserError(f"{name} is {value}: allowed is {least} to {most:,}.")
+def real(name: str, value: Any, least: float, most: float) -> float:
+    """`value` as a float, if it is a number in the range."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise UserError(f"{name} is {str(value)[:50]}: allowed is {least:,g} to {most:,g}.")
+    return float(value)
 
 
-def bounded(prompt: str) -> str:
-    if len(prompt) > MAX_PROMPT:
-        raise UserError(f"the prompt has {len(prompt):,} characters: at most {MAX_PROMPT:,} are read.")
-    return prompt
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """The same as an int; a fraction is cut off."""
+    return int(real(name, value, float(least), float(most)))
 
 
-def seed_of(asked: int | None) -> int:
+def words(name: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_LETTERS:
+        raise UserError(f"{name} must be a text of at most {MAX_LETTERS:,} characters.")
+    return value
+
+
+def file_of(image: Any) -> bytes:
+    """The bytes of a data URL, or of base64 alone."""
+    try:
+        return base64.b64decode(image.partition("base64,")[2] or image, validate=True)
+    except (ValueError, AttributeError):
+        raise UserError("the image is neither a data URL nor base64.") from None
+
+
+def seed_of(asked: Any) -> int:
     """The seed asked for, or a new one for None."""
-    if asked is None:
-        return secrets.randbelow(100_000)
-    within("the seed", asked, 0, MAX_SEED)
-    return asked
+    return secrets.randbelow(100_000) if asked is None else whole("the seed", asked, 0, MAX_SEED)
+
+
+def sampling_of(temperature: Any, top_k: Any, top_p: Any = 1.0) -> Sampling:
+    return Sampling(
+        real("the temperature", temperature, 0.0, 100.0),
+        whole("top-k", top_k, 0, 1_000_000),
+        real("top-p", top_p, 1e-6, 1.0),
+    )
 
 
 def written(
-    writer: tuple[GPT, Tokenizer], prompt: str, max_tokens: int, sampling: Sampling, seed: int
+    writer: tuple[GPT, Tokenizer], prompt: Any, max_tokens: Any, sampling: Sampling, seed: int
 ) -> Iterator[str]:
     """The continuation so far, longer each time."""
-    within("the length", max_tokens, 1, MAX_TOKENS)
+    prompt, max_tokens = words("the prompt", prompt), whole("the length", max_tokens, 1, MAX_TOKENS)
     text = ""
-    for piece in write(*writer, bounded(prompt), max_tokens, sampling, seed):
+    for piece in write(*writer, prompt, max_tokens, sampling, seed):
         text += piece
         yield text
 
 
 def drawn(
-    artist: Artist, prompt: str, count: int, guidance: float, sampling: Sampling, seed: int
+    artist: Artist, prompt: Any, count: Any, guidance: Any, sampling: Sampling, seed: int
 ) -> Iterator[tuple[float, list[tuple[int, Image.Image]]]]:
     """How much is done, from 0 to 1, and (seed, picture) of every drawing as far as it is; the i-th has seed + i."""
-    within("the number of drawings", count, 1, MAX_DRAWINGS)
+    prompt, count = words("the prompt", prompt), whole("the number of drawings", count, 1, MAX_DRAWINGS)
     seeds = [(seed + i) % (MAX_SEED + 1) for i in range(count)]
-    rows = artist.model.config.grid
-    for turn, pictures in enumerate(draw(artist, bounded(prompt), seeds, guidance, sampling, rows), start=1):
+    rows, guidance = artist.model.config.grid, real("the guidance", guidance, 0.0, 100.0)
+    for turn, pictures in enumerate(draw(artist, prompt, seeds, guidance, sampling, rows), start=1):
         yield turn / rows, list(zip(seeds, map(enlarged, pictures.float().cpu()), strict=True))
 
 
@@ -73,13 +95,15 @@ def enlarged(picture: Float[Tensor, "3 h w"]) -> Image.Image:
 
 
 def ranked(
-    classifier: tuple[CLIP, Tokenizer], picture: Image.Image, labels: list[str], templates: list[str]
+    classifier: tuple[CLIP, Tokenizer], picture: Image.Image, labels: Any, templates: Any
 ) -> list[tuple[str, float]]:
     """(label, probability), the likeliest first; without templates those that the bundled model learned from."""
+    if not (isinstance(labels, list) and isinstance(templates, list)):
+        raise UserError("labels and templates must be lists of texts.")
+    labels = [words("a class name", label) for label in labels]
+    templates = [words("a sentence", template) for template in templates]
     if not 2 <= len(labels) <= MAX_LABELS:
         raise UserError(f"{len(labels)} different class names were given: give 2 to {MAX_LABELS:,}.")
-    for text in (*labels, *templates):
-        bounded(text)
     model, tokenizer = classifier
     classes = zeroshot.class_embeddings(model, tokenizer, labels, templates or zeroshot.TEMPLATES)
     probabilities = zeroshot.classify(model, images.square(picture, model.config.size)[None], classes)[0]

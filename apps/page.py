@@ -4,7 +4,6 @@ All tabs share one place in the queue: while a model works for one visitor, the 
 page's API gives as data: /write, /draw and /classify.
 """
 
-import base64
 import functools
 import time
 import traceback
@@ -16,10 +15,9 @@ from typing import Any
 import gradio as gr
 
 from apps import answers, markup
-from apps.answers import MAX_DRAWINGS, MAX_PROMPT, MAX_SEED, MAX_TOKENS
+from apps.answers import MAX_DRAWINGS, MAX_LETTERS, MAX_SEED, MAX_TOKENS
 from multimodal import images
 from multimodal.cli import UserError
-from multimodal.sampling import Sampling
 
 HERE = Path(__file__).resolve().parent
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one model call at a time, whichever tab asks
@@ -103,7 +101,8 @@ def connect(handler, inputs: list, outputs: list, starts: list, tries: gr.Datase
         picked.success(spoken(handler), inputs, outputs, **working),
     ]
     if stop is not None:
-        stop.click(lambda: markup.note("Stopped."), None, outputs[-1], cancels=begun, queue=False, **private)
+        ended = stop.click(None, cancels=begun, **private)  # and only then the line, which a late turn would replace
+        ended.then(lambda: markup.note("Stopped."), None, outputs[-1], queue=False, show_progress="hidden", **private)
 
 
 def seed_box() -> gr.Number:
@@ -123,7 +122,7 @@ def write_tab(part: Part) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             prompt = gr.Textbox(
-                PROMPTS[0], label="Begin a text", lines=5, max_lines=14, max_length=MAX_PROMPT, elem_id="write-prompt"
+                PROMPTS[0], label="Begin a text", lines=5, max_lines=14, max_length=MAX_LETTERS, elem_id="write-prompt"
             )
             with gr.Row():
                 go = gr.Button("Write", variant="primary", elem_id="write-go", min_width=120)
@@ -145,7 +144,7 @@ def write_tab(part: Part) -> None:
 
     def handler(prompt, length, temperature, top_p, top_k, seed):
         seed, began, text = answers.seed_of(seed), time.perf_counter(), ""
-        sampling = Sampling(temperature, int(top_k), top_p)
+        sampling = answers.sampling_of(temperature, top_k, top_p)
         for text in answers.written(part.model, prompt, length, sampling, seed):
             yield markup.paper(prompt, text, writing=True), markup.note("Writing ...")
         told = f"{len(text.split())} words in {time.perf_counter() - began:.1f} s, seed {seed}"
@@ -159,7 +158,7 @@ def write_tab(part: Part) -> None:
         prompt: str, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 0, top_p: float = 0.95, seed: int = 0
     ) -> Iterator[str]:
         """Continues a text; streams the continuation so far."""
-        sampling = Sampling(temperature, int(top_k), top_p)
+        sampling = answers.sampling_of(temperature, top_k, top_p)
         yield from answers.written(part.model, prompt, max_tokens, sampling, answers.seed_of(seed))
 
     gr.api(spoken(api), api_name="write", **MODEL)
@@ -169,7 +168,7 @@ def draw_tab(part: Part) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             prompt = gr.Textbox(
-                SUBJECTS[0], label="What to draw", max_lines=3, max_length=MAX_PROMPT, elem_id="draw-prompt"
+                SUBJECTS[0], label="What to draw", max_lines=3, max_length=MAX_LETTERS, elem_id="draw-prompt"
             )
             with gr.Row():
                 go = gr.Button("Draw", variant="primary", elem_id="draw-go", min_width=120)
@@ -190,7 +189,7 @@ def draw_tab(part: Part) -> None:
             status = gr.HTML(elem_id="draw-status")
 
     def handler(prompt, count, guidance, temperature, top_k, seed):
-        began, sampling = time.perf_counter(), Sampling(temperature, int(top_k))
+        began, sampling = time.perf_counter(), answers.sampling_of(temperature, top_k)
         for done, drawings in answers.drawn(part.model, prompt, count, guidance, sampling, answers.seed_of(seed)):
             seconds, what = time.perf_counter() - began, "drawing" if len(drawings) == 1 else "drawings"
             told = f"{len(drawings)} {what} in {seconds:.1f} s" if done == 1 else f"Drawing ... {done:.0%}"
@@ -204,7 +203,7 @@ def draw_tab(part: Part) -> None:
         prompt: str, count: int = 1, guidance: float = 3.0, temperature: float = 1.0, top_k: int = 100, seed: int = 0
     ) -> Iterator[list[dict]]:
         """Draws; streams [{"seed": 0, "image": "data:image/png;base64,..."}, ...] as the drawings fill in."""
-        sampling = Sampling(temperature, int(top_k))
+        sampling = answers.sampling_of(temperature, top_k)
         for _, drawings in answers.drawn(part.model, prompt, count, guidance, sampling, answers.seed_of(seed)):
             yield [{"seed": seed, "image": markup.data_url(picture)} for seed, picture in drawings]
 
@@ -266,11 +265,7 @@ def classify_tab(part: Part) -> None:
 
     def api(image: str, labels: list[str], templates: list[str] | None = None) -> Iterator[dict[str, float]]:
         """Ranks labels for a picture given as a data URL or as base64: {label: probability}, the likeliest first."""
-        try:
-            raw = base64.b64decode(image.partition("base64,")[2] or image, validate=True)
-        except ValueError:
-            raise UserError("the image is neither a data URL nor base64.") from None
-        yield dict(answers.ranked(part.model, images.read(raw), labels, templates or []))
+        yield dict(answers.ranked(part.model, images.read(answers.file_of(image)), labels, templates or []))
 
     gr.api(spoken(api), api_name="classify", **MODEL)
 

@@ -41,13 +41,22 @@ def move(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 
 
 def redraw(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Another pen: a quarter get a dark line along the edges, a quarter lose their thin dark lines."""
-    light, dark = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
-    edge = (light - dark).amax(dim=1, keepdim=True)
-    line = (1 - draw(images, 0.0, OUTLINE) * edge).clamp(0, 1)
-    kind = draw(images, 0.0, 1.0)
-    thinned = -F.max_pool2d(-light, 3, 1, 1)  # a closing: what is dark and narrower than 3 pixels goes
-    return torch.where(kind < 0.25, images * line, torch.where(kind > 0.75, thinned, images))
+    """Another pen: the first quarter gets a dark line along its edges, the second loses its thin dark lines.
+
+    A batch is in random order, so any picture may come to stand there."""
+    quarter = len(images) // 4
+    lined, thinned, rest = images[:quarter], images[quarter : 2 * quarter], images[2 * quarter :]
+    edge = (lightest(lined) + lightest(-lined)).amax(dim=1, keepdim=True)  # the range of values around a pixel
+    lined = lined * (1 - draw(lined, 0.0, OUTLINE) * edge).clamp(0, 1)
+    thinned = -lightest(-lightest(thinned))  # a closing: what is dark and narrower than 3 pixels goes
+    return torch.cat((lined, thinned, rest))
+
+
+def lightest(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """The largest value of the 3 x 3 pixels around each (max_pool2d takes ten times as long on a CPU)."""
+    x = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    x = torch.maximum(torch.maximum(x[..., :-2], x[..., 1:-1]), x[..., 2:])
+    return torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
 
 
 def recolour(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

@@ -188,11 +188,11 @@ DALLE_PRESETS = {
         ),
     ),
     "bundled": (
-        "8.8M parameters, blocks of 2x2 codes: the shipped DALL·E",
+        "8M parameters, blocks of 2x2 codes: the shipped DALL·E",
         TrainDALLE(
             train=TrainConfig(
                 steps=100_000,
-                minutes=90,
+                minutes=90.0,
                 batch_size=48,
                 lr=3e-3,
                 ema=0.999,

@@ -64,10 +64,11 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     torch.manual_seed(settings.seed)
     config = DALLEConfig(
         settings.transformer,
-        tokenizer.vocab_size,
-        settings.text_length,
-        dvae.config.grid,
-        dvae.config.vocabulary,
+        text_vocabulary=tokenizer.vocab_size,
+        text_length=settings.text_length,
+        grid=dvae.config.grid,
+        codes=dvae.config.vocabulary,
+        block=settings.block,
     )
     network = model.DALLE(config)
     codes, held_codes = (model.to_blocks(c, config.grid, config.block) for c in (codes, held_codes))

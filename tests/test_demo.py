@@ -4,8 +4,11 @@ import base64
 import io
 import json
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,6 +17,7 @@ from apps import answers, demo, markup
 from multimodal.cli import UserError
 from multimodal.sampling import Sampling
 
+ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Image.new("RGB", (40, 30), (200, 30, 30))
 
 
@@ -52,7 +56,7 @@ def test_text_comes_in_pieces_each_longer_than_the_one_before(parts):
 
 
 def test_drawings_fill_in_row_by_row_and_keep_their_seeds(parts):
-    turns = list(answers.drawn(parts["dalle"].model, "a cat", 3, 2.0, Sampling(), 7))
+    turns = list(answers.drawn(parts["dalle"].model, "a cat", 3, 2, Sampling(), 7))
     assert [done for done, _ in turns] == [0.25, 0.5, 0.75, 1.0]
     assert all([seed for seed, _ in drawings] == [7, 8, 9] for _, drawings in turns)
     *_, (_, alone) = answers.drawn(parts["dalle"].model, "a cat", 1, 2.0, Sampling(), 8)
@@ -70,10 +74,14 @@ def test_a_ranking_names_every_label_once_the_likeliest_first(parts):
     "ask, words",
     [
         (lambda p: answers.written(p["gpt"].model, "x" * 20_001, 5, Sampling(), 0), "at most 20,000"),
+        (lambda p: answers.written(p["gpt"].model, 5, 5, Sampling(), 0), "must be a text"),
+        (lambda p: answers.written(p["gpt"].model, "x", "many", Sampling(), 0), "the length is many"),
+        (lambda p: answers.written(p["gpt"].model, "x", float("nan"), Sampling(), 0), "allowed is 1 to 1,000"),
         (lambda p: answers.written(p["gpt"].model, "x", 10**9, Sampling(), 0), "allowed is 1 to 1,000"),
         (lambda p: answers.drawn(p["dalle"].model, "a cat", 10**6, 3, Sampling(), 0), "allowed is 1 to 9"),
         (lambda p: answers.drawn(p["dalle"].model, " ", 1, 3, Sampling(), 0), "empty"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat"], []), "2 to 1,000"),
+        (lambda p: answers.ranked(p["clip"].model, PICTURE, "cat", []), "lists of texts"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat", "dog"], ["a photo"]), "{}"),
     ],
 )
@@ -137,13 +145,25 @@ def test_the_example_pictures_exist_and_are_attributed():
 
 
 def test_a_missing_model_leaves_a_sentence_and_the_others_work(models, tmp_path):
-    from apps.page import build
-
-    parts = demo.load(demo.Demo(gpt=str(tmp_path / "nowhere"), dalle=str(models / "dalle"), clip=str(models / "clip")))
-    assert "--gpt" in parts["gpt"].problem and "nowhere" in parts["gpt"].problem
-    config = json.dumps(build(parts).get_config_file())
-    assert "Write has no model" in config and "nowhere" in config
-    assert "write-go" not in config and "draw-go" in config and "classify-go" in config
+    # in a process of its own, with stale settings of gradio as errors: building a page opens event loops
+    code = f"""
+import json, warnings
+from apps import demo
+warnings.simplefilter("error", UserWarning)
+settings = demo.Demo(gpt={str(tmp_path / "nowhere")!r}, dalle={str(models / "dalle")!r}, clip={str(models / "clip")!r})
+parts = demo.load(settings)
+from apps.page import build, theme
+theme()
+print(json.dumps([parts["gpt"].problem, build(parts).get_config_file()]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    problem, config = json.loads(done.stdout)
+    assert "--gpt" in problem and "nowhere" in problem
+    shown = json.dumps(config)
+    assert "Write has no model" in shown
+    assert "write-go" not in shown and "draw-go" in shown and "classify-go" in shown
+    assert not (ROOT / "apps" / "page.pyi").exists()  # gradio writes one beside a component of one's own
 
 
 def test_errors_become_sentences_and_surprises_do_not_show_their_insides(capsys):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from multimodal.config import TransformerConfig, gpt2, modern
-from multimodal.transformer import KVCache, Transformer
+from multimodal.transformer import KVCache, Transformer, attend
 
 KINDS = {
     "gpt2": gpt2(32, 3, 4),
@@ -131,3 +131,18 @@ def test_shortcuts_start_as_the_identity_so_they_may_be_put_on_trained_weights()
 def test_impossible_settings_get_a_sentence_before_memory_is_taken(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         TransformerConfig(**{"width": 64, "depth": 2, "heads": 4, **settings})
+
+
+@pytest.mark.parametrize("kind", ["causal", "full", "padded"])
+def test_attention_while_training_equals_the_fused_kernel(kind):
+    q, k, v = (torch.randn(2, 3, 5, 8, requires_grad=True) for _ in range(3))
+    mask = None
+    if kind == "padded":
+        mask = torch.rand(2, 1, 5, 5) > 0.5
+        mask |= torch.eye(5, dtype=torch.bool)
+    y = attend(q, k, v, mask, kind == "causal")
+    with torch.no_grad():
+        expected = attend(q, k, v, mask, kind == "causal")
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+    y.square().sum().backward()
+    assert all(x.grad.abs().sum() > 0 for x in (q, k, v))
