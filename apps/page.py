@@ -16,6 +16,7 @@ import gradio as gr
 
 from apps import answers, markup
 from apps.answers import MAX_DRAWINGS, MAX_LETTERS, MAX_SEED, MAX_TOKENS
+from dalle.presets import GUIDANCE, TOP_K
 from multimodal import images
 from multimodal.cli import UserError
 
@@ -177,12 +178,19 @@ def draw_tab(part: Part) -> None:
             count = gr.Slider(1, MAX_DRAWINGS, 4, step=1, label="Drawings", elem_id="draw-count")
             with gr.Accordion("Sampling", open=False):
                 guidance = gr.Slider(
-                    1, 10, 3, step=0.5, label="Guidance", info="How closely to follow the words; 1 is as learned."
+                    1,
+                    10,
+                    GUIDANCE,
+                    step=0.5,
+                    label="Guidance",
+                    info="How closely to follow the words; 1 is as learned.",
                 )
                 temperature = gr.Slider(
                     0, 2, 1, step=0.05, label="Temperature", info="0 takes the likeliest code, 1 samples as learned."
                 )
-                top_k = gr.Slider(0, 500, 100, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all.")
+                top_k = gr.Slider(
+                    0, 500, TOP_K, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all."
+                )
                 seed = seed_box()
         with gr.Column(scale=5, min_width=320):
             output = gr.HTML(markup.hint("The drawings appear here, from top to bottom."), elem_id="draw-output")
@@ -200,7 +208,12 @@ def draw_tab(part: Part) -> None:
     connect(handler, values, [output, status], [go.click, prompt.submit], tries, samples, stop)
 
     def api(
-        prompt: str, count: int = 1, guidance: float = 3.0, temperature: float = 1.0, top_k: int = 100, seed: int = 0
+        prompt: str,
+        count: int = 1,
+        guidance: float = GUIDANCE,
+        temperature: float = 1.0,
+        top_k: int = TOP_K,
+        seed: int = 0,
     ) -> Iterator[list[dict]]:
         """Draws; streams [{"seed": 0, "image": "data:image/png;base64,..."}, ...] as the drawings fill in."""
         sampling = answers.sampling_of(temperature, top_k)

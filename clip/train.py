@@ -123,6 +123,7 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
         outcome,
         figures,
         limits(settings, judged),
+        run,
     )
     checkpoint.write_text(run / "README.md", card)
     cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle.model import PADDING, Artist, encode_captions, to_raster
+from dalle.presets import GUIDANCE, TOP_K
 from multimodal.cli import UserError
 from multimodal.sampling import Sampling, decode, generators, guide
 from multimodal.transformer import KVCache
@@ -77,7 +78,7 @@ def draw(
     artist: Artist,
     prompt: str,
     seeds: list[int],
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
     sampling: Sampling | None = None,
     every: int = 0,
 ) -> Iterator[Float[Tensor, "n 3 s s"]]:
@@ -85,7 +86,7 @@ def draw(
     if not prompt.strip():
         raise UserError("the prompt is empty: say what to draw.")
     codes: list[Tensor] = []
-    for column in sample_codes(artist, [prompt], seeds, guidance, sampling or Sampling()):
+    for column in sample_codes(artist, [prompt], seeds, guidance, sampling or Sampling(top_k=TOP_K)):
         codes.append(column)
         if every and len(codes) % every == 0 and len(codes) < artist.model.config.length:
             yield paint(artist, torch.stack(codes, dim=1))
@@ -96,9 +97,9 @@ def draw_each(
     artist: Artist,
     prompts: list[str],
     seeds: list[int],
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
     sampling: Sampling | None = None,
 ) -> Float[Tensor, "n 3 s s"]:
     """One picture for each (prompt, seed), whole."""
-    codes = list(sample_codes(artist, prompts, seeds, guidance, sampling or Sampling()))
+    codes = list(sample_codes(artist, prompts, seeds, guidance, sampling or Sampling(top_k=TOP_K)))
     return paint(artist, torch.stack(codes, dim=1))

@@ -1,5 +1,6 @@
 """An independent judge of drawings: which real rendering is nearest in pixels? (n 3 s s) in, ranks out."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ def distances(
     small = [
         rearrange(F.interpolate(x, (side, side), mode="area"), "b c h w -> b (c h w)") for x in (pictures, references)
     ]
-    return (small[0][:, None] - small[1][None]).square().mean(-1).sqrt()
+    return torch.cdist(*small) / small[0].shape[-1] ** 0.5
 
 
 def ranks(
@@ -23,8 +24,6 @@ def ranks(
     wanted: list[str],
 ) -> Int[Tensor, "n"]:
     """Rank (1 is best) of the wanted name of each picture among the names by their nearest reference."""
-    import torch
-
     distinct = sorted(set(names))
     index = torch.tensor([distinct.index(name) for name in names])
     best = torch.full((len(pictures), len(distinct)), float("inf"))

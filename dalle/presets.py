@@ -8,6 +8,7 @@ from multimodal.cli import Common
 from multimodal.config import TrainConfig, TransformerConfig, modern
 
 MAX_CODES, MAX_SIDE = 65_536, 1_024  # bounds on what a stranger's config may ask for
+GUIDANCE, TOP_K = 3.0, 100  # how drawings are sampled unless told otherwise: the best of a few tried
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class TrainDVAE(Common):
     """The run directory: checkpoint, metrics, grids of pictures before and after."""
     resume: bool = False
     """Continue the run in --out, exactly."""
+    half: bool = False
+    """Write the model's weights in bf16, half the size; the training state stays fp32."""
     kl_weight: float = 0.1
     """Weight of the KL term of gumbel codes, reached after a tenth of the steps."""
     final_temperature: float = 1 / 16
@@ -134,7 +137,7 @@ class TrainDALLE(Common):
     block: int = 1
     """Side of the block of codes that one position of the transformer stands for; 1 is the published DALL·E."""
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"single": 0.6, "colour": 0.2, "place": 0.05, "pair": 0.15}
+        default_factory=lambda: {"single": 0.55, "colour": 0.2, "place": 0.05, "count": 0.05, "pair": 0.15}
     )
     """Shares of the kinds of default drawings; a kind left out never comes."""
     scenes: int = 60_000
@@ -147,6 +150,8 @@ class TrainDALLE(Common):
     """The run directory: checkpoint with its dVAE, metrics, drawings while training."""
     resume: bool = False
     """Continue the run in --out, exactly."""
+    half: bool = False
+    """Write the model's weights in bf16, half the size; the training state stays fp32."""
     caption_drop: float = 0.1
     """Part of the captions that are dropped, so that guidance has an unconditional side."""
     code_noise: float = 0.5
@@ -172,7 +177,17 @@ DVAE_PRESETS = {
     "bundled": (
         "fsq codes, 1000 on a 16x16 grid: the shipped dVAE",
         TrainDVAE(
-            train=TrainConfig(steps=4000, batch_size=64, optimizer="adamw", lr=2e-3, weight_decay=0.01, ema=0.998)
+            train=TrainConfig(
+                steps=100_000,
+                minutes=15.0,
+                batch_size=64,
+                optimizer="adamw",
+                lr=2e-3,
+                weight_decay=0.01,
+                ema=0.998,
+                evaluate_every=500,
+            ),
+            half=True,
         ),
     ),
 }
@@ -200,6 +215,7 @@ DALLE_PRESETS = {
                 save_every=250,
             ),
             block=2,
+            half=True,
         ),
     ),
 }

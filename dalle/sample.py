@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from dalle.presets import GUIDANCE, TOP_K
 from multimodal import cli
 from multimodal.cli import Common, UserError
 
@@ -28,11 +29,11 @@ class Settings(Common):
     """A .png file (several drawings become one grid), or a folder (a file for each drawing, and grid.png)."""
     n: int = 1
     """How many drawings; drawing i has seed --seed + i."""
-    guidance: float = 3.0
+    guidance: float = GUIDANCE
     """How closely to follow the prompt: 1 is the model's own distribution."""
     temperature: float = 1.0
     """0 takes the likeliest code, 1 samples."""
-    top_k: int = 100
+    top_k: int = TOP_K
     """Only the k likeliest codes; 0 is all."""
     top_p: float = 1.0
     """Only the likeliest codes that together have this probability."""

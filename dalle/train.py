@@ -6,10 +6,11 @@ python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --t
 
 import sys
 
-from dalle.presets import DALLE_PRESETS, DALLEConfig, TrainDALLE
+from dalle.presets import DALLE_PRESETS, GUIDANCE, TOP_K, DALLEConfig, TrainDALLE
 from multimodal import cli
 
 PROG = "dalle.train"
+SHOWN = 48  # drawings judged while training, and shown in samples.png
 
 
 def encoded(source, dvae, size: int, count: int, where):
@@ -44,7 +45,8 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     from multimodal.training import fit, shuffled
 
     run, where = settings.out, devices.pick(settings.device)
-    dvae = dvaes.load(settings.dvae or checkpoint.find(None, "dalle") / "dvae", where)
+    codebook = settings.dvae or checkpoint.find(None, "dalle") / "dvae"
+    dvae = dvaes.load(codebook, where)
     size = dvae.config.size
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
     if not settings.data:
@@ -81,32 +83,44 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         return model.loss(network, batch["text"], batch["codes"], settings.caption_drop, settings.code_noise)
 
     if settings.data:
-        prompts, references, names = held_captions[:48], None, None
+        prompts, references, names = held_captions[:SHOWN], None, None
     else:
-        prompts, references, names = default_prompts(held_out, size)
+        references, names = renderings(held_out, size)
+        prompts = sorted(set(names))
 
-    def evaluate(network) -> dict[str, float]:
+    def judged(artist, prompts: list[str]) -> dict[str, float]:
         """Held-out loss of codes, and drawings judged against the real ones (default drawings only)."""
         losses = [
-            model.loss(network, t.to(where), c.long().to(where), 0.0, 0.0)[1]
+            model.loss(artist.model, t.to(where), c.long().to(where), 0.0, 0.0)[1]
             for t, c in zip(held_text.split(64), held_codes.split(64), strict=True)
         ]
         found = {name: sum(float(part[name]) for part in losses) / len(losses) for name in losses[0]}
-        artist = model.Artist(network, dvae, tokenizer)
-        pictures = draw_each(artist, prompts, list(range(len(prompts))), 3.0, Sampling(top_k=100))
+        seeds = list(range(len(prompts)))
+        parts = [slice(i, i + 64) for i in range(0, len(prompts), 64)]
+        drawn = [draw_each(artist, prompts[p], seeds[p], GUIDANCE, Sampling(top_k=TOP_K)) for p in parts]
+        pictures = torch.cat(drawn).float().cpu()
+        shown = slice(None, None, max(1, len(prompts) // SHOWN))  # spread over the list
         with checkpoint.replacing(run / "samples.png") as aside:
-            images.grid(pictures.float().cpu(), columns=8, labels=prompts).save(aside, "PNG")
+            images.grid(pictures[shown][:SHOWN], 8, prompts[shown][:SHOWN]).save(aside, "PNG")
         if references is not None:
-            ranks = judge.ranks(pictures.float().cpu(), references, names, prompts)
+            ranks = judge.ranks(pictures, references, names, prompts)
             found |= {"top1": (ranks == 1).float().mean().item(), "top5": (ranks <= 5).float().mean().item()}
         return found
 
+    def evaluate(network) -> dict[str, float]:
+        spread = prompts[:: max(1, len(prompts) // SHOWN)][:SHOWN]
+        return judged(model.Artist(network, dvae, tokenizer), spread)
+
+    dtype = torch.bfloat16 if settings.half else None
     outcome = fit(
         network, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
         resume=settings.resume, evaluate=evaluate,
-        save=lambda network: model.save(run, model.Artist(network, dvae, tokenizer)),
+        save=lambda network: model.save(run, model.Artist(network, dvae, tokenizer), dtype=dtype),
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    if outcome.stopped != "signal":
+        cli.say(f"judging the saved model by a drawing of each of {len(prompts)} captions")
+        figures = {f"val_{name}": value for name, value in judged(model.load(run, where), prompts).items()}
     checkpoint.write_text(
         run / "README.md",
         cards.card(
@@ -121,27 +135,26 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
             figures,
             "It draws what it was trained on: names outside its captions, long sentences and photographs are beyond it. "
             "val_text_loss and val_code_loss are nats a token on concept pairs never seen together; val_top1 and val_top5 "
-            "say how often the real rendering nearest in pixels to a drawing of one concept bears the name asked for.",
+            "say how often the real rendering nearest in pixels to a drawing of one concept bears the name asked for "
+            f"(every concept drawn once; the curve judges {SHOWN} of them).",
+            run,
         ),
     )
+    if (codebook / "README.md").is_file():  # the card of the dVAE goes where its weights go
+        checkpoint.write_text(run / "dvae" / "README.md", (codebook / "README.md").read_text(encoding="utf-8"))
     cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
     return 1 if outcome.stopped == "signal" else 0
 
 
-def default_prompts(drawings, size: int):
-    """48 everyday concepts spread over the list, and all real renderings with their names, to judge drawings by."""
+def renderings(drawings, size: int):
+    """All real renderings (r 3 size size) in [0, 1] of single concepts, and the r names: what drawings are judged by."""
     import torch
 
     from multimodal.data.drawings import STYLES
 
-    names, references = [], []
-    for concept in drawings.concepts:
-        for style in STYLES:
-            names.append(concept.name)
-            references.append(torch.from_numpy(drawings.canonical(concept, style, size)).permute(2, 0, 1) / 255)
-    distinct = [concept.name for concept in drawings.concepts]
-    prompts = distinct[:: max(1, len(distinct) // 48)][:48]
-    return prompts, torch.stack(references), names
+    names = [concept.name for concept in drawings.concepts for _ in STYLES]
+    pictures = [drawings.canonical(concept, style, size) for concept in drawings.concepts for style in STYLES]
+    return torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]) / 255, names
 
 
 def main(argv: list[str] | None = None) -> int:

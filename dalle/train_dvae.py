@@ -17,16 +17,21 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     from einops import rearrange
 
     from dalle import dvae
-    from multimodal import cards, checkpoint, images
+    from multimodal import cards, checkpoint, devices, images
     from multimodal.data import pairs
     from multimodal.data.sources import captioned
     from multimodal.training import fit, shuffled
 
-    config, run = settings.model, settings.out
+    config, run, where = settings.model, settings.out, devices.pick(settings.device)
     torch.manual_seed(settings.seed)
     model = dvae.DVAE(config)
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
     steps = settings.train.steps
+    if config.quantizer == "gumbel" and settings.train.minutes:
+        cli.say(
+            f"the temperature falls over --train.steps {steps:,}: should {settings.train.minutes:g} minutes end before, the "
+            "codes will not have hardened; give the steps that fit."
+        )
 
     def batches(index: int) -> dict:
         items = shuffled(index, settings.train.batch_size, len(source), settings.seed)
@@ -41,7 +46,6 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
 
     def evaluate(model) -> dict[str, float]:
         """PSNR by hard codes on held-out pictures, how much of the codebook they use, and a grid to look at."""
-        where = next(model.parameters()).device
         pictures = images.to_float(judged).to(where)
         codes, drawn = [], []
         for chunk in pictures.split(64):
@@ -49,24 +53,26 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
             drawn.append(model.decode(codes[-1]))
         codes, drawn = torch.cat(codes), torch.cat(drawn)
         shares = torch.bincount(codes.flatten(), minlength=config.vocabulary).float() / codes.numel()
-        shown = rearrange(
-            torch.stack((pictures[:32], drawn[:32])),
-            "pair (y x) c h w -> (y pair x) c h w",
-            x=min(8, len(drawn)),
-        )
+        columns = min(8, len(drawn))
+        count = min(32, len(drawn)) // columns * columns  # whole rows
+        shown = torch.stack((pictures[:count], drawn[:count]))
+        shown = rearrange(shown, "pair (y x) c h w -> (y pair x) c h w", x=columns)
         with checkpoint.replacing(run / "samples.png") as aside:
-            images.grid(shown, columns=min(8, len(drawn))).save(aside, "PNG")
+            images.grid(shown, columns).save(aside, "PNG")
         return {
             "psnr": dvae.psnr(drawn, pictures).mean().item(),
             "codes_used": (shares > 0).float().mean().item(),
             "code_perplexity": torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()).item(),
         }
 
+    dtype = torch.bfloat16 if settings.half else None
     outcome = fit(
         model, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
-        resume=settings.resume, evaluate=evaluate, save=lambda model: dvae.save(run, model),
+        resume=settings.resume, evaluate=evaluate, save=lambda model: dvae.save(run, model, dtype=dtype),
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    if outcome.stopped != "signal":  # the model as others load it
+        figures = {f"val_{name}": value for name, value in evaluate(dvae.load(run, where)).items()}
     checkpoint.write_text(
         run / "README.md",
         cards.card(
@@ -78,7 +84,9 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
             outcome,
             figures,
             "It paints what its training pictures look like; photographs come out blurred and wrong in colour. "
-            "val_psnr is the mean in dB over held-out pictures, by hard codes.",
+            "val_psnr is the mean in dB over held-out pictures, by hard codes; val_codes_used the share of the codebook that "
+            "they use, val_code_perplexity how many equally frequent codes would carry as much.",
+            run,
         ),
     )
     cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})

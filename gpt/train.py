@@ -183,9 +183,7 @@ def add_samples(path, step: int, network, tokenizer, files) -> None:
 
 
 def card(settings: TrainGPT, argv, network, tokenizer, texts, outcome, figures) -> str:
-    """The run's README.md: what cards.card tells, and the curve."""
-    import json
-
+    """The run's README.md."""
     from multimodal import cards
 
     sizes = ", ".join(
@@ -203,19 +201,8 @@ def card(settings: TrainGPT, argv, network, tokenizer, texts, outcome, figures) 
         "means over them."
     )
     source = sizes if settings.data else f"{sizes}. {SOURCES}"
-    text = cards.card(
-        "GPT, trained with this toolkit", about, cards.command(PROG, argv), source, outcome, figures, limits
-    )
-    lines = [json.loads(line) for line in (settings.out / "metrics.jsonl").read_text().splitlines()]
-    curve = [line for line in lines if "val_bpb" in line]
-    if not curve:
-        return text
-    names = [name for name in curve[-1] if name.startswith("val_")]
-    rows = [["step", "minutes", "loss", *names], ["---"] * (3 + len(names))]
-    for line in curve[:: -max(1, len(curve) // 20)][::-1]:
-        rows.append([str(line["step"]), f"{line['seconds'] / 60:.1f}", *(f"{line[k]:.3f}" for k in ("loss", *names))])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return text + f"\n**Curve** (while training, {PERIODIC} windows of each held-out text).\n\n{table}\n"
+    command = cards.command(PROG, argv)
+    return cards.card("GPT, trained with this toolkit", about, command, source, outcome, figures, limits, settings.out)
 
 
 SOURCES = (

@@ -1,5 +1,6 @@
 """Claims about the README: its commands are the real ones, and its map is complete."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -46,6 +47,32 @@ def test_a_command_of_the_readme_is_understood_by_the_real_command(command, monk
     for flag, field in (("--n", "n"), ("--out", "out"), ("-o", "out"), ("--model", "model"), ("--dvae", "dvae")):
         if flag in arguments:
             assert str(getattr(settings, field)) == str(Path(arguments[arguments.index(flag) + 1]))
+
+
+def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
+    """In their order, in one folder, each as its own process; trainings with the preset for tests instead of minutes."""
+    (tmp_path / "apps").symlink_to(ROOT / "apps")
+    bundled = all((ROOT / package / "pretrained" / "bundled").is_dir() for package in ("gpt", "dalle", "clip"))
+    ran = 0
+    for command in COMMANDS:
+        verb, *arguments = shlex.split(command, comments=True)
+        if ".train" in verb:
+            arguments[0] = "tiny"
+            if "--train.minutes" in arguments:
+                at = arguments.index("--train.minutes")
+                del arguments[at : at + 2]
+            arguments += ["--train.steps", "2"]
+        elif "--model" not in arguments and not bundled:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", verb, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+        assert done.stdout.strip(), command
+        ran += 1
+    assert ran >= 7
+    assert (tmp_path / "runs" / "drawings" / "grid.png").is_file()
 
 
 def test_a_command_that_is_not_understood_would_be_seen():
