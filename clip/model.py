@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from clip.presets import CLIPConfig
 from multimodal import checkpoint
 from multimodal.cli import UserError
-from multimodal.tokenizer import Tokenizer
+from multimodal.tokenizer import Tokenizer, caption
 from multimodal.transformer import Transformer
 
 KIND = "clip"
 MAX_LOG_SCALE = math.log(100)  # Radford et al. 2021, section 2.5: more would make training unstable
 START_LOG_SCALE = math.log(1 / 0.07)  # the paper's temperature at the start
-MAX_LETTERS = 100_000  # of one caption; what is beyond could not fit in any context
 
 
 class Patches(nn.Module):
@@ -125,20 +124,12 @@ class CLIP(nn.Module):
         return self.image(images), self.text(tokens), self.scale()
 
 
-def plain(text: str) -> str:
-    """Captions and prompts as the model reads them: lower case, no underscores, single spaces, and one in front.
-
-    The space makes a word the same token at the start of a caption as inside it.
-    """
-    return " " + " ".join(text[:MAX_LETTERS].lower().replace("_", " ").split())
-
-
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], context: int) -> tuple[Int[Tensor, "b n"], int]:
     """Tokens padded to the longest text, each with its end token, and how many texts were too long.
 
     A text of more than `context` tokens is cut, and its end token kept: the feature is taken there.
     """
-    rows = [tokenizer.encode(plain(text)) for text in texts]
+    rows = [tokenizer.encode(caption(text)) for text in texts]
     cut = sum(len(row) + 1 > context for row in rows)
     rows = [[*row[: context - 1], tokenizer.end] for row in rows]
     longest = max(len(row) for row in rows)

@@ -39,13 +39,13 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     from multimodal.data import pairs
     from multimodal.data.drawings import STYLES
     from multimodal.data.sources import captioned
-    from multimodal.tokenizer import Tokenizer
+    from multimodal.tokenizer import Tokenizer, caption
     from multimodal.training import fit, shuffled
 
     run, size = settings.out, settings.model.size
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
     if settings.data:
-        captions = [caption for pair in source.pairs for caption in pair.captions]
+        captions = [text for pair in source.pairs for text in pair.captions]
     else:
         source = replace(source, styles=settings.styles, mixture=settings.mixture, length=10**6)
         held_out = replace(held_out, styles=settings.styles)
@@ -54,7 +54,7 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     if settings.resume and kept.is_file():
         tokenizer = Tokenizer.load(kept)
     else:
-        tokenizer = Tokenizer.bpe(map(model.plain, captions), settings.model.vocabulary)
+        tokenizer = Tokenizer.bpe(map(caption, captions), settings.model.vocabulary)
     config = replace(settings.model, vocabulary=tokenizer.vocab_size)
     cut = model.tokenize(tokenizer, captions, config.context)[1]
     if cut:

@@ -13,10 +13,10 @@ from einops import rearrange, reduce
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clip.model import CLIP, plain, tokenize
+from clip.model import CLIP, tokenize
 from multimodal import images
 from multimodal.cli import UserError
-from multimodal.tokenizer import Tokenizer
+from multimodal.tokenizer import Tokenizer, caption
 
 TEMPLATES = ("{}", "a drawing of a {}")  # how the captions of the default drawings speak of one thing
 CHUNK = 256  # prompts or pictures of one forward pass
@@ -42,10 +42,10 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
         raise UserError(f"label {empty[0]} of {len(labels)} is empty: give every class a name.")
     seen: dict[str, str] = {}
     for label in labels:
-        if (other := seen.get(plain(label))) is not None:
+        if (other := seen.get(caption(label))) is not None:
             how = "is given twice" if other == label else f"means the same as {other!r} to the model"
             raise UserError(f"label {label!r} {how}: labels must differ, leave one out.")
-        seen[plain(label)] = label
+        seen[caption(label)] = label
     for template in templates:
         if "{}" not in template:
             raise UserError(

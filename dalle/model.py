@@ -5,7 +5,7 @@ a learned padding for each text position and two heads, one for either vocabular
 - A position may stand for a square block of k codes (k = 1 is the published model). Its codes are painted one after the
   other by a small network on top, which sees the ones before; the backbone runs k times less (after Yu et al. 2023,
   "MEGABYTE", and Lee et al. 2022, "RQ-Transformer").
-- The mean of the caption's embeddings and an embedding of the place to be painted are added wherever codes are
+- A weighted mean of the caption's embeddings and an embedding of the place to be painted are added wherever codes are
   predicted: else a small model listens to the codes before a position and not to the caption.
 - `corrupt` replaces a part of the input codes while training, so that a drawing that left the beaten track finds back.
 Codes are in block order here: block by block in raster order, raster order within a block (see `to_blocks`).
@@ -26,7 +26,7 @@ from dalle.presets import DALLEConfig
 from multimodal import checkpoint
 from multimodal.cli import UserError
 from multimodal.config import TransformerConfig
-from multimodal.tokenizer import Tokenizer
+from multimodal.tokenizer import Tokenizer, caption
 from multimodal.transformer import MLP, KVCache, Transformer, norm
 
 PADDING = -1  # in caption tokens: no token here
@@ -48,6 +48,7 @@ class DALLE(nn.Module):
         self.config, width, k = config, config.transformer.width, config.block_length
         self.text_embedding = nn.Embedding(config.text_vocabulary, width)
         self.caption_embedding = nn.Embedding(config.text_vocabulary, width)
+        self.caption_weight = nn.Embedding(config.text_vocabulary, 1)
         self.code_embedding = nn.Embedding(k * config.codes, width)  # what the backbone sees of a painted block
         # what the painter sees of the block in hand: of its last code nothing follows
         self.painted_embedding = nn.Embedding((k - 1) * config.codes, width)
@@ -57,6 +58,8 @@ class DALLE(nn.Module):
         self.slot = nn.Parameter(torch.empty(k, width))
         for table in self.parameters():
             table.data.normal_(std=0.5)
+        self.caption_embedding.weight.data.normal_(std=1.5)  # a mean over words is smaller than a word
+        nn.init.zeros_(self.caption_weight.weight)  # all words weigh the same at first
         self.transformer = Transformer(config.transformer)
         self.painter_norm, self.painter, self.head_norm = (
             norm(config.transformer),
@@ -80,10 +83,11 @@ class DALLE(nn.Module):
         return torch.cat((words, blocks))[None].to(self.place.device)
 
     def _caption(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b 1 d"]:
-        """Mean of the embeddings of a caption's tokens; 0 where there is none."""
-        real = (text != PADDING)[..., None]
-        embedded = self.caption_embedding(text.clamp(min=0)) * real
-        return embedded.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+        """Mean of the embeddings of a caption's tokens by their learned weights; 0 where there is none."""
+        words = text.clamp(min=0)
+        weights = self.caption_weight(words).exp() * (text != PADDING)[..., None]
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
+        return (self.caption_embedding(words) * weights).sum(1, keepdim=True)
 
     def _embed_text(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b l1 d"]:
         if text.shape[1] != self.config.text_length:
@@ -175,10 +179,10 @@ def loss(
 
 
 def encode_captions(tokenizer: Tokenizer, captions: list[str], length: int) -> Int[Tensor, "b l"]:
-    """Lower-cased captions as tokens with the end token behind, cut or padded to `length`."""
+    """Captions as tokens with the end token behind, cut or padded to `length`."""
     rows = torch.full((len(captions), length), PADDING)
-    for row, caption in zip(rows, captions, strict=True):
-        tokens = [*tokenizer.encode(" ".join(caption.lower().split()))[: length - 1], tokenizer.end]
+    for row, text in zip(rows, captions, strict=True):
+        tokens = [*tokenizer.encode(caption(text))[: length - 1], tokenizer.end]
         row[: len(tokens)] = torch.tensor(tokens)
     return rows
 

@@ -41,7 +41,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data.sources import captioned
     from multimodal.sampling import Sampling
-    from multimodal.tokenizer import Tokenizer
+    from multimodal.tokenizer import Tokenizer, caption
     from multimodal.training import fit, shuffled
 
     run, where = settings.out, devices.pick(settings.device)
@@ -56,7 +56,9 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         codes, captions = encoded(source, dvae, size, count, where)
         held_codes, held_captions = encoded(held_out, dvae, size, min(256, len(held_out)), where)
     kept = run / "tokenizer.json"
-    tokenizer = Tokenizer.load(kept) if settings.resume else Tokenizer.bpe(captions, settings.text_vocabulary)
+    tokenizer = (
+        Tokenizer.load(kept) if settings.resume else Tokenizer.bpe(map(caption, captions), settings.text_vocabulary)
+    )
     text = model.encode_captions(tokenizer, captions, settings.text_length)
     held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
     cut = sum(len(tokenizer.encode(c)) >= settings.text_length for c in captions)

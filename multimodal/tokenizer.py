@@ -18,6 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from multimodal.cli import UserError
 
 END, UNKNOWN = "<|endoftext|>", "<|unknown|>"
+MAX_CAPTION = 100_000  # characters; what is beyond could not fit in any context
 MAX_FILE_BYTES = 64_000_000  # GPT-2's 50,257 tokens take 1.4 MB, the largest vocabularies in use about 20 MB
 
 
@@ -29,6 +30,14 @@ def byte_symbols() -> dict[str, int]:
     visible = [i for first, last in ("!~", "¡¬", "®ÿ") for i in range(ord(first), ord(last) + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+def caption(text: str) -> str:
+    """A caption or prompt as picture models read it: lower case, no underscores, single spaces, and one in front.
+
+    The space makes a word the same token at the start of a caption as inside it.
+    """
+    return " " + " ".join(text[:MAX_CAPTION].lower().replace("_", " ").split())
 
 
 class Tokenizer:
