@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from multimodal.tokenizer import Tokenizer, caption
 from multimodal.transformer import MLP, KVCache, Transformer, norm
 
 PADDING = -1  # in caption tokens: no token here
+CODE_WIDTH = 64  # features of a code, before the map of its place in a block
 
 
 def to_blocks(codes: Int[Tensor, "b n"], grid: int, block: int) -> Int[Tensor, "b n"]:
@@ -49,9 +50,11 @@ class DALLE(nn.Module):
         self.text_embedding = nn.Embedding(config.text_vocabulary, width)
         self.caption_embedding = nn.Embedding(config.text_vocabulary, width)
         self.caption_weight = nn.Embedding(config.text_vocabulary, 1)
-        self.code_embedding = nn.Embedding(k * config.codes, width)  # what the backbone sees of a painted block
-        # what the painter sees of the block in hand: of its last code nothing follows
-        self.painted_embedding = nn.Embedding((k - 1) * config.codes, width)
+        self.code_embedding = nn.Embedding(config.codes, CODE_WIDTH)
+        # maps of each place in a block: for the backbone, which sees painted blocks, and for the painter, which sees the
+        # block in hand (of its last code nothing follows)
+        self.seen = nn.Parameter(torch.empty(k, CODE_WIDTH, width))
+        self.painted = nn.Parameter(torch.empty(k - 1, CODE_WIDTH, width))
         self.start = nn.Parameter(torch.empty(1, width))
         self.padding = nn.Parameter(torch.empty(config.text_length, width))
         self.place = nn.Parameter(torch.empty(config.blocks, width))
@@ -59,6 +62,9 @@ class DALLE(nn.Module):
         for table in self.parameters():
             table.data.normal_(std=0.5)
         self.caption_embedding.weight.data.normal_(std=1.5)  # a mean over words is smaller than a word
+        self.code_embedding.weight.data.normal_()
+        for maps in (self.seen, self.painted):
+            maps.data.normal_(std=(CODE_WIDTH * k) ** -0.5)  # a whole block has features of size 1
         nn.init.zeros_(self.caption_weight.weight)  # all words weigh the same at first
         self.transformer = Transformer(config.transformer)
         self.painter_norm, self.painter, self.head_norm = (
@@ -96,9 +102,9 @@ class DALLE(nn.Module):
         start = repeat(self.start, "one d -> b one d", b=text.shape[0])
         return torch.cat((start, words.to(start.dtype)), dim=1)
 
-    def _slots(self, codes: Int[Tensor, "b s k"]) -> Int[Tensor, "b s k"]:
-        """Codes as rows of the embedding tables, which have a part for each place in a block."""
-        return codes + torch.arange(codes.shape[-1], device=codes.device) * self.config.codes
+    def _placed(self, codes: Int[Tensor, "b s j"], maps: Float[Tensor, "k e d"]) -> Float[Tensor, "b s j d"]:
+        """Features of the first j codes of blocks, each by the map of its place."""
+        return einsum(self.code_embedding(codes), maps[: codes.shape[2]], "b s j e, j e d -> b s j d")
 
     def _paint(self, features: Float[Tensor, "b s d"], before: Float[Tensor, "b s j d"]) -> Float[Tensor, "b s j v"]:
         """Logits of the codes of blocks from the backbone's features and what is painted `before` each code."""
@@ -113,12 +119,12 @@ class DALLE(nn.Module):
     ) -> tuple[Float[Tensor, "b l v"], Float[Tensor, "b n k"]]:
         """Logits of each text token and of each code, given what comes before it."""
         l = text.shape[1]  # noqa: E741
-        blocks = self._slots(rearrange(codes, "b (s k) -> b s k", k=self.config.block_length))
-        seen = self.code_embedding(blocks[:, :-1]).sum(2)
+        blocks = rearrange(codes, "b (s k) -> b s k", k=self.config.block_length)
+        seen = self._placed(blocks[:, :-1], self.seen).sum(2)
         x = torch.cat((self._embed_text(text), seen), dim=1)
         x = torch.cat((x[:, :l], x[:, l:] + self.place + self._caption(text)), dim=1)
         y = self.transformer(x, self._positions()[:, : x.shape[1]])
-        painted = self.painted_embedding(blocks[:, :, :-1]).cumsum(2)
+        painted = self._placed(blocks[:, :, :-1], self.painted).cumsum(2)
         before = self.slot + F.pad(painted, (0, 0, 1, 0))
         return self.text_head(y[:, :l]), rearrange(self._paint(y[:, l:], before), "b s j v -> b (s j) v")
 
@@ -132,14 +138,14 @@ class DALLE(nn.Module):
     def advance(self, text: Int[Tensor, "b l"], block: Int[Tensor, "b k"], cache: KVCache) -> Float[Tensor, "b d"]:
         """One more painted block of every row; features of the block after it."""
         done = cache.length - self.config.text_length  # blocks seen once this one is: also the next one's place
-        seen = self.code_embedding(self._slots(block[:, None])).sum(2)
+        seen = self._placed(block[:, None], self.seen).sum(2)
         x = seen + self.place[done] + self._caption(text)
         return self.transformer(x, self._positions()[:, cache.length, None], cache=cache)[:, 0]
 
     def paint(self, features: Float[Tensor, "b d"], codes: Int[Tensor, "b j"]) -> Float[Tensor, "b k"]:
         """Logits of the next code of a block of which j codes are painted."""
-        before = self.slot[codes.shape[1]] + self.painted_embedding(self._slots(codes[:, None])).sum(2)
-        return self._paint(features[:, None], before[:, None] if before.ndim == 2 else before[:, :, None])[:, 0, 0]
+        before = self.slot[codes.shape[1]] + self._placed(codes[:, None], self.painted).sum(2)
+        return self._paint(features[:, None], before[:, :, None])[:, 0, 0]
 
 
 def corrupt(codes: Int[Tensor, "b n"], most: float) -> Int[Tensor, "b n"]:

@@ -203,18 +203,19 @@ DALLE_PRESETS = {
         ),
     ),
     "bundled": (
-        "8M parameters, blocks of 2x2 codes: the shipped DALL·E",
+        "7M parameters, blocks of 4x4 codes: the shipped DALL·E",
         TrainDALLE(
             train=TrainConfig(
                 steps=100_000,
                 minutes=90.0,
                 batch_size=48,
                 lr=3e-3,
+                embedding_lr=8.0,
                 ema=0.999,
-                evaluate_every=500,
-                save_every=250,
+                evaluate_every=300,
+                save_every=300,
             ),
-            block=2,
+            block=4,
             half=True,
         ),
     ),

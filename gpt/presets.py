@@ -55,7 +55,7 @@ class TrainGPT(Common):
     data: tuple[Path, ...] = ()
     """Text files and folders; without it Shakespeare, the Bible, Python's standard library, emoji names."""
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"shakespeare": 0.35, "bible": 0.35, "python": 0.2, "emoji": 0.1}
+        default_factory=lambda: {"shakespeare": 0.4, "bible": 0.35, "python": 0.2, "emoji": 0.05}
     )
     """Shares of the default texts in the training rows; 0 leaves one out."""
     out: Path = Path("runs/gpt")
@@ -89,7 +89,7 @@ PRESETS = {
         "the shipped model",
         TrainGPT(
             transformer=modern(256, 8, 4),
-            train=TrainConfig(steps=100_000, minutes=30.0, batch_size=16, lr=3e-3, cooldown=0.6),
+            train=TrainConfig(steps=100_000, minutes=70.0, batch_size=16, lr=3e-3, cooldown=0.6),
             half=True,
         ),
     ),

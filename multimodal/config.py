@@ -98,6 +98,8 @@ class TrainConfig:
     """Muon for the matrices of the blocks with AdamW for the rest, or AdamW for all."""
     lr: float = 3e-3
     """Learning rate at the top of the schedule."""
+    embedding_lr: float = 1.0
+    """Learning rate of embedding tables, in units of lr: a row learns only when its token comes."""
     weight_decay: float = 0.1
     """Decoupled decay of the parameters with two or more dimensions."""
     warmup: float = 0.02
@@ -124,6 +126,7 @@ class TrainConfig:
             "batch_size": self.batch_size >= 1,
             "accumulate": self.accumulate >= 1,
             "lr": self.lr > 0,
+            "embedding_lr": self.embedding_lr > 0,
             "warmup": 0 <= self.warmup < 1,
             "cooldown": 0 <= self.cooldown <= 1,
             "clip": self.clip > 0,

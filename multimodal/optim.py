@@ -15,15 +15,21 @@ from multimodal.config import TrainConfig
 
 def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """One or two optimisers over every parameter that wants a gradient. Tied parameters appear once."""
-    matrices, decayed, plain = [], [], []
+    matrices, tables, decayed, plain = [], [], [], []
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if config.optimizer == "muon" and parameter.ndim == 2 and ".blocks." in f".{name}":
             matrices.append(parameter)
+        elif id(parameter) in embeddings:
+            tables.append(parameter)
         else:
             (decayed if parameter.ndim >= 2 else plain).append(parameter)
+    faster = config.embedding_lr
     groups = [
+        # the same decay a step, however fast they learn
+        {"params": tables, "weight_decay": config.weight_decay / faster, "scale": faster},
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]

@@ -215,7 +215,7 @@ def fit(
             torch.manual_seed(seed * 1_000_003 + step)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = config.lr * optim.rate(now, config)
+                    group["lr"] = config.lr * optim.rate(now, config) * group.get("scale", 1.0)
                     if "momentum" in group:
                         group["momentum"] = optim.momentum(now)
             record = {"step": step + 1, "loss": 0.0}
