@@ -200,6 +200,25 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_all_the_rest_once():
     assert sorted(rest + list(matrices)) == sorted(id(p) for p in network.parameters())
 
 
+def test_embedding_tables_move_at_their_own_rate_and_nothing_else_does(tmp_path):
+    def moved(embedding_lr: float) -> tuple[float, float]:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 1))
+        before = [p.detach().clone() for p in network.parameters()]
+        config = TrainConfig(
+            steps=1, lr=1e-3, warmup=0.0, cooldown=0.0, weight_decay=0.0, clip=1e9, embedding_lr=embedding_lr
+        )
+        fit(
+            network, lambda network, batch, step: (network(batch["tokens"]).square().mean(), {}),
+            lambda index: {"tokens": torch.arange(5)}, config, tmp_path / str(embedding_lr), device="cpu",
+        )  # fmt: skip
+        table, linear, _ = ((p - b).abs().mean().item() for p, b in zip(network.parameters(), before, strict=True))
+        return table, linear
+
+    (table, linear), (faster, same) = moved(1.0), moved(8.0)
+    assert faster == pytest.approx(8 * table, rel=1e-3) and same == pytest.approx(linear, rel=1e-3)
+
+
 def test_a_checkpoint_is_read_back_equal_and_a_wrong_one_gets_its_sentence(tmp_path):
     def build():
         return Transformer(modern(16, 1, 2))
