@@ -1,7 +1,7 @@
 """The page: write with the GPT, draw with the DALL·E, classify with the CLIP, all on this machine.
 
-python apps/demo.py
-python apps/demo.py --port 8000 --gpt runs/gpt --clip runs/clip
+    python apps/demo.py
+    python apps/demo.py --port 8000 --gpt runs/gpt --clip runs/clip
 
 In: model directories (default: the bundled models). Out: a page at http://127.0.0.1:7860 until Ctrl-C. A model that
 cannot be loaded leaves a sentence in its tab, and the others work. Nothing is sent to or fetched from anywhere else.

@@ -6,6 +6,7 @@ A `UserError` is one line; `--debug` shows where it came from.
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -53,10 +54,16 @@ def parse(
     """
     import tyro
 
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if isinstance(settings, Mapping):
-        return tyro.extras.overridable_config_cli(dict(settings), prog=prog, description=description, args=argv)
-    return tyro.cli(settings, prog=prog, description=description, args=argv)
+    # tyro joins the lines of a paragraph, but not those that begin with a space: examples keep their own lines
+    description = re.sub(r"^ *(?=.*\bpython (?:-m|apps))", "    ", description, flags=re.MULTILINE)
+    options = {"prog": prog, "description": description, "args": sys.argv[1:] if argv is None else list(argv)}
+    try:
+        if isinstance(settings, Mapping):
+            return tyro.extras.overridable_config_cli(dict(settings), **options)
+        return tyro.cli(settings, **options)
+    except BrokenPipeError:  # `--help | head`
+        sys.stderr.close()
+        sys.exit(1)
 
 
 def run(function: Callable[[S], int | None], settings: S, prog: str) -> int:

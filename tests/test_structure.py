@@ -100,6 +100,8 @@ except SystemExit as end:
     done = run("-c", code)
     assert done.stdout.strip().endswith("ended with 0 and []"), done.stdout[-500:] + done.stderr
     assert "usage:" in done.stdout
+    examples = [line for line in done.stdout.splitlines() if "python " in line]
+    assert examples and all(line.count("python ") == 1 for line in examples)  # each can be copied by itself
 
 
 def test_there_are_commands_to_train_and_to_use_every_model():
