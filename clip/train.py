@@ -40,9 +40,10 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     from multimodal.data.drawings import STYLES
     from multimodal.data.sources import captioned
     from multimodal.tokenizer import Tokenizer, caption
-    from multimodal.training import fit, shuffled
+    from multimodal.training import check_run, fit, shuffled
 
     run, size = settings.out, settings.model.size
+    check_run(run, settings.resume)  # before any work
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
     if settings.data:
         captions = [text for pair in source.pairs for text in pair.captions]

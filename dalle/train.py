@@ -42,9 +42,10 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     from multimodal.data.sources import captioned
     from multimodal.sampling import Sampling
     from multimodal.tokenizer import Tokenizer, caption
-    from multimodal.training import fit, shuffled
+    from multimodal.training import check_run, fit, shuffled
 
     run, where = settings.out, devices.pick(settings.device)
+    check_run(run, settings.resume)  # before any work
     codebook = settings.dvae or checkpoint.find(None, "dalle") / "dvae"
     dvae = dvaes.load(codebook, where)
     size = dvae.config.size

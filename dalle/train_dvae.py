@@ -20,9 +20,10 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data import pairs
     from multimodal.data.sources import captioned
-    from multimodal.training import fit, shuffled
+    from multimodal.training import check_run, fit, shuffled
 
     config, run, where = settings.model, settings.out, devices.pick(settings.device)
+    check_run(run, settings.resume)  # before any work
     torch.manual_seed(settings.seed)
     model = dvae.DVAE(config)
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)

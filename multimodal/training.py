@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -146,13 +147,19 @@ def fit(
     average = [p.detach().clone() for p in parameters] if config.ema else []
     step, seconds_before = 0, 0.0
     if resume:
-        state = torch.load(state_file, map_location=where, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for kept, saved in zip(average, state["average"], strict=True):
-            kept.copy_(saved)
-        step, seconds_before = state["step"], state["seconds"]
+        try:
+            state = torch.load(state_file, map_location=where, weights_only=True)
+            model.load_state_dict(state["model"])
+            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            for kept, saved in zip(average, state["average"], strict=True):
+                kept.copy_(saved)
+            step, seconds_before = state["step"], state["seconds"]
+        except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"--resume: the state in {run} does not fit these settings ({str(error).splitlines()[0]}); give the preset "
+                "and the settings that the run began with, or another --out to start anew."
+            ) from None
     _reload_metrics(metrics_file, step)
     began = time.monotonic()
     precision = "bf16" if devices.autocast(where, config.precision).__class__ is torch.autocast else "fp32"

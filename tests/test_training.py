@@ -122,6 +122,20 @@ def test_a_run_is_never_overwritten_and_never_resumed_from_nothing(tmp_path):
         train(tmp_path)
 
 
+@pytest.mark.parametrize("change", ["model", "optimizer", "average", "damage"])
+def test_a_run_is_not_resumed_with_what_does_not_fit_it_and_stays_as_it_was(tmp_path, change):
+    train(tmp_path, replace(CONFIG, steps=5))
+    state = tmp_path / "state" / "last.pt"
+    if change == "damage":
+        state.write_bytes(state.read_bytes()[:1000])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    config = replace(CONFIG, **{"optimizer": {"optimizer": "adamw"}, "average": {"ema": 0.0}}.get(change, {}))
+    network = nn.Linear(6, 1) if change == "model" else model()
+    with pytest.raises(UserError, match="does not fit these settings"):
+        fit(network, loss, batches, config, tmp_path, seed=1, device="cpu", resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_accumulated_gradients_equal_one_large_batch(tmp_path):
     def merged(index):
         return {"image": torch.cat([batches(2 * index)["image"], batches(2 * index + 1)["image"]])}
