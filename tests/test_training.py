@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,15 @@ def test_a_run_is_never_overwritten_and_never_resumed_from_nothing(tmp_path):
     train(tmp_path)
     with pytest.raises(UserError, match="already holds a run"):
         train(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["gpt.train", "dalle.train_dvae", "dalle.train", "clip.train"])
+def test_every_command_says_that_a_run_exists_before_any_work(command, tmp_path, capsys):
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    (tmp_path / "run" / "state" / "last.pt").touch()
+    nowhere = ["--data", str(tmp_path / "nowhere")]  # would be what is wrong, were it looked at
+    assert import_module(command).main(["tiny", *nowhere, "--out", str(tmp_path / "run")]) == 2
+    assert "already holds a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["model", "optimizer", "average", "damage"])
