@@ -16,7 +16,7 @@ import gradio as gr
 
 from apps import answers, markup
 from apps.answers import MAX_DRAWINGS, MAX_LETTERS, MAX_SEED, MAX_TOKENS
-from dalle.presets import GUIDANCE, TOP_K
+from dalle.presets import GUIDANCE, TEMPERATURE
 from multimodal import images
 from multimodal.cli import UserError
 
@@ -186,11 +186,14 @@ def draw_tab(part: Part) -> None:
                     info="How closely to follow the words; 1 is as learned.",
                 )
                 temperature = gr.Slider(
-                    0, 2, 1, step=0.05, label="Temperature", info="0 takes the likeliest code, 1 samples as learned."
+                    0,
+                    2,
+                    TEMPERATURE,
+                    step=0.05,
+                    label="Temperature",
+                    info="0 takes the likeliest code, 1 samples as learned.",
                 )
-                top_k = gr.Slider(
-                    0, 500, TOP_K, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all."
-                )
+                top_k = gr.Slider(0, 500, 0, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all.")
                 seed = seed_box()
         with gr.Column(scale=5, min_width=320):
             output = gr.HTML(markup.hint("The drawings appear here, from top to bottom."), elem_id="draw-output")
@@ -211,8 +214,8 @@ def draw_tab(part: Part) -> None:
         prompt: str,
         count: int = 1,
         guidance: float = GUIDANCE,
-        temperature: float = 1.0,
-        top_k: int = TOP_K,
+        temperature: float = TEMPERATURE,
+        top_k: int = 0,
         seed: int = 0,
     ) -> Iterator[list[dict]]:
         """Draws; streams [{"seed": 0, "image": "data:image/png;base64,..."}, ...] as the drawings fill in."""

@@ -7,7 +7,7 @@
 gpt    bits a byte of the held-out documents; beside it a byte 6-gram (Witten and Bell 1991) of the same training text
 dvae   PSNR of held-out scenes from their codes; beside it the scenes as 16x16 thumbnails, and as JPEG of that size or more
 dalle  every everyday concept drawn once: is the real rendering nearest in pixels the one asked for? Beside it chance, and
-       the real renderings after a passage through the dVAE, which is the most that a drawing can reach
+       the real renderings after a passage through the dVAE; then pairs never seen together, each thing in its place
 clip   drawings of an artist never trained on, in a colour emoji font (apt install fonts-noto-color-emoji), named among
        all concepts; beside it nearest neighbours in pixels among all drawings trained on
 """
@@ -141,23 +141,26 @@ def judge_dalle(settings) -> dict:
     from dalle import judge
     from dalle.drawing import draw_each
     from dalle.model import load
-    from dalle.presets import GUIDANCE, TOP_K
-    from dalle.train import renderings
+    from dalle.train import SHOWN, renderings
     from multimodal import checkpoint, images
     from multimodal.data.drawings import Drawings
-    from multimodal.sampling import Sampling
 
     artist = load(checkpoint.find(settings.dalle, "dalle"))
+
+    def drawings(prompts: list[str]):
+        """One of each prompt, the i-th with seed i."""
+        parts = [range(i, min(i + 64, len(prompts))) for i in range(0, len(prompts), 64)]
+        return torch.cat([draw_each(artist, prompts[part.start : part.stop], list(part)) for part in parts])
+
     references, names = renderings(Drawings(concepts="everyday"), artist.dvae.config.size)
     prompts = sorted(set(names))
-    seeds, began = list(range(len(prompts))), time.perf_counter()
-    parts = [slice(i, i + 64) for i in range(0, len(prompts), 64)]
-    sampling = Sampling(top_k=TOP_K)
-    drawn = torch.cat([draw_each(artist, prompts[p], seeds[p], GUIDANCE, sampling) for p in parts])
+    began = time.perf_counter()
+    drawn = drawings(prompts)
     seconds = (time.perf_counter() - began) / len(prompts)
     passed = torch.cat([artist.dvae.decode(artist.dvae.encode(part)) for part in references.split(64)])
     ranks = judge.ranks(drawn, references, names, prompts)
     most = judge.ranks(passed, references, names, names)
+    pairs = pairs_ranks(drawings)
     figures = {
         "concepts": len(prompts),
         "top1": (ranks == 1).float().mean().item(),
@@ -165,19 +168,55 @@ def judge_dalle(settings) -> dict:
         "real_top1": (most == 1).float().mean().item(),
         "chance": 1 / len(prompts),
         "seconds": seconds,
+        "pairs_one_top1": (pairs == 1).float().mean().item(),
+        "pairs_both_top1": (pairs == 1).all(0).float().mean().item(),
+        "pairs_both_top5": (pairs <= 5).all(0).float().mean().item(),
     }
     if settings.sheet:
-        spread = slice(None, None, max(1, len(prompts) // 64))
-        images.grid(drawn[spread][:64], 8, prompts[spread][:64]).save(settings.sheet)
+        spread = slice(None, None, max(1, len(prompts) // SHOWN))
+        images.grid(drawn[spread][:SHOWN], 8, prompts[spread][:SHOWN]).save(settings.sheet)
     print(
         f"\n{'drawings':<12}{'top-1':>8}{'top-5':>8}{'real ones through the dVAE':>28}{'chance':>9}{'seconds each':>14}"
     )
     print(
         f"{len(prompts):<12}{figures['top1']:>8.1%}{figures['top5']:>8.1%}{figures['real_top1']:>28.1%}"
-        f"{figures['chance']:>9.2%}{seconds:>14.2f}",
+        f"{figures['chance']:>9.2%}{seconds:>14.2f}"
+    )
+    print(
+        f"{pairs.shape[1]} pairs never seen together: a thing in its place {figures['pairs_one_top1']:.1%}, "
+        f"both {figures['pairs_both_top1']:.1%}, both among the first five {figures['pairs_both_top5']:.1%}",
         flush=True,
     )
     return figures
+
+
+def pairs_ranks(drawings, count: int = 256):
+    """Ranks (2, count) of the two things of held-out pairs, each looked for where it was asked to be."""
+    import torch
+
+    from dalle import judge
+    from multimodal import images
+    from multimodal.data.drawings import LATTICE, STYLES, Drawings, Scene, Thing, render
+
+    source = Drawings("pairs", concepts="everyday")
+    scenes = [source.scene(i) for i in range(count)]
+    pictures = drawings([scene.caption for scene in scenes])
+    size = pictures.shape[-1]
+
+    def cut(picture, place):
+        x, y, side = (value * size // LATTICE for value in place)
+        return picture[:, y : y + side, x : x + side]
+
+    place = (0, 0, LATTICE // 2)  # things of a pair are half as large as the picture
+    alone = [Scene("", (Thing(c, style, place),), "white", "", 0) for c in source.concepts for style in STYLES]
+    alone = [cut(images.to_float(torch.from_numpy(render(scene, size)).permute(2, 0, 1)), place) for scene in alone]
+    names = [c.name for c in source.concepts for _ in STYLES]
+    found = []
+    for which in (0, 1):
+        seen = torch.stack([cut(p, s.things[which].place) for p, s in zip(pictures, scenes, strict=True)])
+        wanted = [scene.things[which].concept.name for scene in scenes]
+        found.append(judge.ranks(seen, torch.stack(alone), names, wanted))
+    return torch.stack(found)
 
 
 def rendered(font, emoji: str, size: int):

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle.model import PADDING, Artist, encode_captions, to_raster
-from dalle.presets import GUIDANCE, TOP_K
+from dalle.presets import GUIDANCE, TEMPERATURE
 from multimodal.cli import UserError
 from multimodal.sampling import Sampling, decode, generators, guide
 from multimodal.transformer import KVCache
@@ -86,7 +86,7 @@ def draw(
     if not prompt.strip():
         raise UserError("the prompt is empty: say what to draw.")
     codes: list[Tensor] = []
-    for column in sample_codes(artist, [prompt], seeds, guidance, sampling or Sampling(top_k=TOP_K)):
+    for column in sample_codes(artist, [prompt], seeds, guidance, sampling or Sampling(TEMPERATURE)):
         codes.append(column)
         if every and len(codes) % every == 0 and len(codes) < artist.model.config.length:
             yield paint(artist, torch.stack(codes, dim=1))
@@ -101,5 +101,5 @@ def draw_each(
     sampling: Sampling | None = None,
 ) -> Float[Tensor, "n 3 s s"]:
     """One picture for each (prompt, seed), whole."""
-    codes = list(sample_codes(artist, prompts, seeds, guidance, sampling or Sampling(top_k=TOP_K)))
+    codes = list(sample_codes(artist, prompts, seeds, guidance, sampling or Sampling(TEMPERATURE)))
     return paint(artist, torch.stack(codes, dim=1))

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from dalle.presets import GUIDANCE, TOP_K
+from dalle.presets import GUIDANCE, TEMPERATURE
 from multimodal import cli
 from multimodal.cli import Common, UserError
 
@@ -31,9 +31,9 @@ class Settings(Common):
     """How many drawings; drawing i has seed --seed + i."""
     guidance: float = GUIDANCE
     """How closely to follow the prompt: 1 is the model's own distribution."""
-    temperature: float = 1.0
+    temperature: float = TEMPERATURE
     """0 takes the likeliest code, 1 samples."""
-    top_k: int = TOP_K
+    top_k: int = 0
     """Only the k likeliest codes; 0 is all."""
     top_p: float = 1.0
     """Only the likeliest codes that together have this probability."""

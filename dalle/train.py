@@ -6,7 +6,7 @@ python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --t
 
 import sys
 
-from dalle.presets import DALLE_PRESETS, GUIDANCE, TOP_K, DALLEConfig, TrainDALLE
+from dalle.presets import DALLE_PRESETS, DALLEConfig, TrainDALLE
 from multimodal import cli
 
 PROG = "dalle.train"
@@ -40,7 +40,6 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     from dalle.drawing import draw_each
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data.sources import captioned
-    from multimodal.sampling import Sampling
     from multimodal.tokenizer import Tokenizer, caption
     from multimodal.training import check_run, fit, shuffled
 
@@ -100,7 +99,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         found = {name: sum(float(part[name]) for part in losses) / len(losses) for name in losses[0]}
         seeds = list(range(len(prompts)))
         parts = [slice(i, i + 64) for i in range(0, len(prompts), 64)]
-        drawn = [draw_each(artist, prompts[p], seeds[p], GUIDANCE, Sampling(top_k=TOP_K)) for p in parts]
+        drawn = [draw_each(artist, prompts[p], seeds[p]) for p in parts]
         pictures = torch.cat(drawn).float().cpu()
         shown = slice(None, None, max(1, len(prompts) // SHOWN))  # spread over the list
         with checkpoint.replacing(run / "samples.png") as aside:
