@@ -350,4 +350,5 @@ def show(page: gr.Blocks, host: str, port: int) -> None:
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False,
         max_file_size="20mb", footer_links=["api", "settings"], theme=theme(), css_paths=[HERE / "page.css"],
+        allowed_paths=[str(HERE / "examples")],  # gradio serves nothing else from outside the folder it was started in
     )  # fmt: skip
