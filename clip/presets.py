@@ -118,7 +118,10 @@ PRESETS = {
     "bundled": (
         "the shipped model",
         TrainCLIP(
-            train=TrainConfig(steps=100_000, minutes=25.0, batch_size=128, evaluate_every=1000, save_every=500), half=True
+            train=TrainConfig(
+                steps=100_000, minutes=25.0, batch_size=128, embedding_lr=8.0, evaluate_every=200, save_every=200
+            ),
+            half=True,
         ),
     ),
 }  # fmt: skip
