@@ -19,7 +19,7 @@ class CLIPConfig:
     size: int = 64
     """Pixels of a side of the (square) pictures."""
     patch: int = 8
-    """Pixels of a side of a patch."""
+    """Pixels of a side of a patch. At equal minutes on a CPU 16 beats 8: it sees three times as many pictures."""
     vocabulary: int = 2048
     """Text tokens, the end token included. For training a ceiling: few captions have fewer."""
     context: int = 32
@@ -118,6 +118,7 @@ PRESETS = {
     "bundled": (
         "the shipped model",
         TrainCLIP(
+            model=CLIPConfig(patch=16),
             train=TrainConfig(
                 steps=100_000, minutes=25.0, batch_size=128, embedding_lr=8.0, evaluate_every=200, save_every=200
             ),
