@@ -24,6 +24,7 @@ from multimodal.sampling import Sampling
 from multimodal.tokenizer import Tokenizer
 
 MAX_LETTERS, MAX_TOKENS, MAX_DRAWINGS, MAX_LABELS, MAX_SEED = 20_000, 1_000, 9, 1_000, 2**31 - 1
+MAX_PROMPTS = 5_000_000  # characters of all prompts together
 ENLARGED = 4  # drawings are shown and downloaded at this many times their size
 
 
@@ -104,6 +105,9 @@ def ranked(
     templates = [words("a sentence", template) for template in templates]
     if not 2 <= len(labels) <= MAX_LABELS:
         raise UserError(f"{len(labels)} different class names were given: give 2 to {MAX_LABELS:,}.")
+    named = sum(map(len, labels))
+    if sum(len(labels) * len(t) + t.count("{}") * named for t in templates) > MAX_PROMPTS:
+        raise UserError("the names and sentences are too many or too long together: give fewer, or shorter ones.")
     model, tokenizer = classifier
     classes = zeroshot.class_embeddings(model, tokenizer, labels, templates or zeroshot.TEMPLATES)
     probabilities = zeroshot.classify(model, images.square(picture, model.config.size)[None], classes)[0]

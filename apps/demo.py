@@ -60,7 +60,7 @@ def load(settings: Demo):
         try:
             directory = checkpoint.find(asked, package)
             model, card = reader(directory, str(where)), directory / "README.md"
-            parts[package] = Part(model, card.read_text(encoding="utf-8") if card.is_file() else "")
+            parts[package] = Part(model, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "")
             cli.say(f"{package}: {directory} on {where} ({time.perf_counter() - began:.1f} s)")
         except UserError as error:
             parts[package] = Part(problem=str(error).replace("--model", f"--{package}"))

@@ -118,9 +118,11 @@ PRESETS = {
     "bundled": (
         "the shipped model",
         TrainCLIP(
-            model=CLIPConfig(patch=16),
+            model=CLIPConfig(
+                image=modern(128, 4, 4, causal=False, rotary_axes=2), text=modern(128, 3, 4), patch=16, embedding=128
+            ),
             train=TrainConfig(
-                steps=100_000, minutes=20.0, batch_size=128, embedding_lr=8.0, evaluate_every=200, save_every=200
+                steps=100_000, minutes=14.0, batch_size=256, embedding_lr=8.0, evaluate_every=300, save_every=300
             ),
             half=True,
         ),

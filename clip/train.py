@@ -106,6 +106,8 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
         save=lambda network: model.save(run, network, tokenizer, dtype=torch.bfloat16 if settings.half else None),
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    if outcome.stopped != "signal":  # the model as others load it
+        figures = {f"val_{name}": value for name, value in evaluate(model.load(run, settings.device)[0]).items()}
     about = (
         f"Says how well a {size}x{size} picture and a caption belong together: two transformers of together "
         f"{sum(p.numel() for p in network.parameters()):,} parameters, {config.embedding} features, scale "

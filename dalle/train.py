@@ -45,7 +45,8 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
 
     run, where = settings.out, devices.pick(settings.device)
     check_run(run, settings.resume)  # before any work
-    codebook = settings.dvae or checkpoint.find(None, "dalle") / "dvae"
+    own = run / "dvae"  # a run goes on with the codes it began with
+    codebook = own if settings.resume and own.is_dir() else settings.dvae or checkpoint.find(None, "dalle") / "dvae"
     dvae = dvaes.load(codebook, where)
     size = dvae.config.size
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
@@ -57,7 +58,9 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         held_codes, held_captions = encoded(held_out, dvae, size, min(256, len(held_out)), where)
     kept = run / "tokenizer.json"
     tokenizer = (
-        Tokenizer.load(kept) if settings.resume else Tokenizer.bpe(map(caption, captions), settings.text_vocabulary)
+        Tokenizer.load(kept)
+        if settings.resume and kept.is_file()
+        else Tokenizer.bpe(map(caption, captions), settings.text_vocabulary)
     )
     text = model.encode_captions(tokenizer, captions, settings.text_length)
     held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
@@ -142,7 +145,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
             run,
         ),
     )
-    if (codebook / "README.md").is_file():  # the card of the dVAE goes where its weights go
+    if codebook != own and (codebook / "README.md").is_file():  # the card of the dVAE goes where its weights go
         checkpoint.write_text(run / "dvae" / "README.md", (codebook / "README.md").read_text(encoding="utf-8"))
     cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
     return 1 if outcome.stopped == "signal" else 0

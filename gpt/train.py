@@ -112,6 +112,11 @@ def train(settings: TrainGPT, argv: list[str] | None) -> int:
     mixture = {OWN: 1.0} if settings.data else {k: share for k, share in settings.mixture.items() if share}
     if not mixture or any(share < 0 for share in mixture.values()):
         raise UserError(f"--mixture {settings.mixture}: shares are 0 or more, and at least one is more.")
+    if settings.resume:  # with the texts that it began with
+        begun = {path.name[len("train-") : -len(".tokens")] for path in (run / "tokens").glob("train-*.tokens")}
+        mixture = {OWN: 1.0} if begun == {OWN} else {k: share for k, share in mixture.items() if k in begun}
+        if not mixture:
+            raise UserError(f"--resume: the run began with {', '.join(sorted(begun)) or 'no text'}; ask for the same.")
     try:  # before any work: the vocabulary may yet come out smaller
         config = GPTConfig(settings.vocabulary, settings.context, settings.transformer)
     except ValueError as error:

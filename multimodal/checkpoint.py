@@ -80,7 +80,7 @@ def read_config(directory: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes, a config has at most {MAX_CONFIG_BYTES:,}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} could not be read as JSON: {error}") from None
     if not isinstance(config, dict) or config.get("kind") != kind:
         found = config.get("kind") if isinstance(config, dict) else type(config).__name__

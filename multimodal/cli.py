@@ -69,6 +69,8 @@ def parse(
 def run(function: Callable[[S], int | None], settings: S, prog: str) -> int:
     """Call `function(settings)` and turn what it raises into a sentence and an exit status."""
     debug = getattr(settings, "debug", False)
+    if hasattr(sys.stdout, "reconfigure"):  # a file's name may be no UTF-8, and must not end the others' results
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return function(settings) or 0
     except UserError as error:

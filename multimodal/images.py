@@ -111,7 +111,7 @@ def grid(
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + gap + line)
         sheet.paste(to_pil(image), (x, y))
         if labels:
-            text = labels[i]
+            text = labels[i][:width]
             while text and pen.textlength(text, font=font) > width:
                 text = text[:-1]
             pen.text((x, y + height), text, fill="black", font=font)

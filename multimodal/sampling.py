@@ -53,10 +53,12 @@ def choose(logits: Float[Tensor, "b v"], sampling: Sampling, generators: list[to
     """One token a row, by the row's own generator (on the CPU, so that a seed means the same on every device)."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    cumulative = filter_logits(logits.float(), sampling).softmax(-1).double().cumsum(-1)
-    draws = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators]).to(logits.device)
+    # on the CPU, since some devices have no 64-bit numbers
+    cumulative = filter_logits(logits.float(), sampling).softmax(-1).cpu().double().cumsum(-1)
+    draws = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
     # scaled by the total, which rounding leaves a little off 1: an unreachable last token stays unreachable
-    return torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)[:, 0]
+    chosen = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+    return chosen[:, 0].to(logits.device)
 
 
 def generators(seeds: list[int]) -> list[torch.Generator]:

@@ -208,17 +208,21 @@ def fit(
             model.train()
         return found
 
-    stopped, last, record = "steps", {}, {}
+    before = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    record = before[-1] if before else {}
+    judged = [{k: v for k, v in line.items() if k.startswith("val_")} for line in before]
+    last = next(filter(None, reversed(judged)), {})
+    if resume and save is not None:  # a run killed between its two files: what others load is behind the state
+        with averaged():
+            save(model)
+    stopped, ending = "steps", progress() >= 1
     total = round(config.minutes * 60) if config.minutes else config.steps
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
     source = _prefetched(batches, step * config.accumulate)
     with shown, _stop_on_signal() as signals, open(metrics_file, "a", buffering=1) as log, contextlib.closing(source):
-        while step < config.steps:
+        while step < config.steps and not ending:
             now = progress()
-            if now >= 1:
-                stopped = "minutes"
-                break
             torch.manual_seed(seed * 1_000_003 + step)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -262,7 +266,7 @@ def fit(
                 cli.say(f"step {step}, {seconds() / 60:.1f} min: {talk}")
             shown.update(max(0, min(total, round(seconds()) if config.minutes else step) - shown.n))
             shown.set_postfix_str(f"loss {record['loss']:.3f}, step {step}", refresh=False)
-            if ending or step % config.save_every == 0:
+            if ending or signals or step % config.save_every == 0:
                 log.flush()
                 os.fsync(log.fileno())
                 save_all()
@@ -270,4 +274,6 @@ def fit(
                 stopped = "signal"
                 cli.say(f"stopped by a signal at step {step}; --resume continues.")
                 break
+        else:
+            stopped = "steps" if step >= config.steps else "minutes"
     return Outcome(step, seconds() / 60, stopped, last | {k: record[k] for k in ("loss",) if k in record})

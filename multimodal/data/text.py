@@ -123,7 +123,7 @@ def _emoji() -> list[Document]:
                 continue
             words = [entry[key].strip(":").replace("_", " ").replace("’", "'") for key in ("en", language)]
             # the same concept falls into the same part in every language, so that what is held out is held out in all
-            part = int.from_bytes(hashlib.blake2b(words[0].encode(), digest_size=4).digest(), "big") % 20
+            part = _part(words[0]) % 20
             lines.setdefault(part, []).append(f"{words[0]} => {words[1]}")
         for part, entries in sorted(lines.items()):
             documents.append(Document(f"{language}-{part}", f"English => {name}\n" + "\n".join(entries)))
@@ -181,6 +181,11 @@ def _read(path: Path) -> str | Unread:
     return Unread(path, "it is not text: it is full of control characters") if odd > 0.05 else _tidy(text)
 
 
+def _part(name: str) -> int:
+    """A number that is the same in every process."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
+
+
 def split(documents: Sequence[Document], every: int = 20) -> tuple[list[Document], list[Document]]:
     """(training, held-out) documents: the named ones of the default corpora, else one in `every` by a stable hash.
 
@@ -194,15 +199,15 @@ def split(documents: Sequence[Document], every: int = 20) -> tuple[list[Document
             return document.name in named
         if "-" in document.name and document.name.split("-")[0] in LANGUAGES:
             return document.name.endswith("-7")
-        return int.from_bytes(hashlib.blake2b(document.name.encode(), digest_size=4).digest(), "big") % every == 0
+        return _part(document.name) % every == 0
 
     if len(documents) == 1:
         name, text = documents[0].name, documents[0].text
         cut = text.rfind("\n", 0, len(text) * 9 // 10) + 1 or len(text) * 9 // 10
         return [Document(name, text[:cut])], [Document(f"{name} (end)", text[cut:])]
     training, held_out = [d for d in documents if not held(d)], [d for d in documents if held(d)]
-    if not held_out:
-        training, held_out = list(documents[:-1]), [documents[-1]]
-    elif not training:
-        training, held_out = [documents[0]], list(documents[1:])
+    size = sum(len(document.text) for document in documents)
+    if not training or not held_out or sum(len(document.text) for document in held_out) > size / 2:
+        smallest = min(documents, key=lambda document: len(document.text))
+        training, held_out = [document for document in documents if document is not smallest], [smallest]
     return training, held_out
