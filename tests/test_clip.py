@@ -273,6 +273,15 @@ def test_recall_counts_any_match_of_the_identity():
     assert judge.recall_at_1(queries, targets, torch.tensor([5, 6, 7]), torch.tensor([5, 5, 7])) == pytest.approx(2 / 3)
 
 
+def test_similarities_are_of_32_bits_under_autocast_too():
+    torch.manual_seed(0)
+    queries, targets = (torch.nn.functional.normalize(torch.randn(n, 64), dim=-1) for n in (5, 300))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (queries @ targets.T).dtype == torch.bfloat16
+        found = judge.similarities(queries, targets)
+    assert found.dtype == torch.float32 and torch.allclose(found, queries @ targets.T, atol=1e-6)
+
+
 def test_nearest_pixels_recognise_a_shade_but_not_noise():
     torch.manual_seed(0)
     known = (torch.rand(6, 3, 32, 32) * 200).byte()

@@ -443,6 +443,13 @@ def test_documents_are_held_out_whole_and_the_same_ones_whatever_else_is_there()
     assert set(held_of_half) == set(held) & set(many[::-2]) and set(train_of_half) <= set(train)
 
 
+@pytest.mark.parametrize("note", ["README.txt", "a", "b", "c", "notes", "index"])
+def test_of_a_book_and_a_note_the_book_is_trained_on(note):
+    documents = [text.Document(note, "A note.\n"), text.Document("book.txt", "A long story.\n" * 100)]
+    training, held_out = text.split(documents)
+    assert [d.name for d in training] == ["book.txt"] and [d.name for d in held_out] == [note]
+
+
 def test_of_a_single_document_the_end_is_held_out():
     whole = "".join(f"line {i}\n" for i in range(100))
     (train,), (held,) = text.split([text.Document("one", whole)])

@@ -222,3 +222,12 @@ def test_the_page_hands_out_no_files_of_the_machine(page_url):
             urllib.request.urlopen(f"{page_url}/gradio_api/file={path}", timeout=30)
         with refused.value as reply:
             assert reply.code in (403, 404)
+
+
+def test_prompts_of_a_stranger_are_bounded_before_they_are_made(parts):
+    for labels, templates in (
+        (["a" * 20_000, "b"], ["{}" * 10_000]),
+        ([f"{i}" * 5_000 for i in range(2)], ["{}"] * 5_000),
+    ):
+        with pytest.raises(UserError, match="too long together"):
+            answers.ranked(parts["clip"].model, PICTURE, labels, templates)

@@ -191,6 +191,36 @@ def test_a_run_by_the_clock_ends_cooled_down(tmp_path):
     assert rate < 0.5 * CONFIG.lr
 
 
+def test_a_clock_that_runs_out_while_judging_still_ends_the_run_judged_and_saved(tmp_path):
+    config = replace(CONFIG, steps=10_000, minutes=2 / 60, evaluate_every=3, save_every=10_000)
+    saved = []
+    outcome = fit(
+        model(), loss, batches, config, tmp_path, device="cpu", save=lambda network: saved.append(1),
+        evaluate=lambda network: time.sleep(1.2) or {"figure": 1.0},
+    )  # fmt: skip
+    assert outcome.stopped == "minutes" and outcome.metrics["val_figure"] == 1.0
+    assert saved and torch.load(tmp_path / "state" / "last.pt", weights_only=True)["step"] == outcome.steps
+    assert "val_figure" in metrics(tmp_path)[-1]
+
+
+def test_a_signal_while_judging_is_saved_before_the_run_ends(tmp_path):
+    config = replace(CONFIG, evaluate_every=3, save_every=1000)
+    outcome = fit(
+        model(), loss, batches, config, tmp_path, device="cpu",
+        evaluate=lambda network: signal.raise_signal(signal.SIGINT) or {"figure": 1.0},
+    )  # fmt: skip
+    assert outcome.stopped == "signal" and outcome.steps == 3
+    assert torch.load(tmp_path / "state" / "last.pt", weights_only=True)["step"] == 3
+
+
+def test_a_finished_run_that_is_resumed_keeps_its_figures_and_saves_its_model(tmp_path):
+    evaluate = {"evaluate": lambda network: {"figure": 1.0}}
+    train(tmp_path, **evaluate)
+    saved = []
+    _, outcome = train(tmp_path, resume=True, save=lambda network: saved.append(1), **evaluate)
+    assert outcome.steps == 20 and outcome.metrics["val_figure"] == 1.0 and "loss" in outcome.metrics and saved
+
+
 def test_one_batch_can_be_memorised(tmp_path):
     network = model(dropout=0.0)
     fixed = batches(0)
