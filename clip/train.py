@@ -35,7 +35,7 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
 
     from clip import judge, loss, model
     from clip.augment import augment
-    from multimodal import cards, checkpoint, images
+    from multimodal import cards, checkpoint, devices, images
     from multimodal.data import pairs
     from multimodal.data.drawings import STYLES
     from multimodal.data.sources import captioned
@@ -107,7 +107,9 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
     if outcome.stopped != "signal":  # the model as others load it
-        figures = {f"val_{name}": value for name, value in evaluate(model.load(run, settings.device)[0]).items()}
+        figures = {
+            f"val_{name}": value for name, value in evaluate(model.load(run, devices.pick(settings.device))[0]).items()
+        }
     about = (
         f"Says how well a {size}x{size} picture and a caption belong together: two transformers of together "
         f"{sum(p.numel() for p in network.parameters()):,} parameters, {config.embedding} features, scale "
