@@ -105,11 +105,12 @@ def ranked(
     templates = [words("a sentence", template) for template in templates]
     if not 2 <= len(labels) <= MAX_LABELS:
         raise UserError(f"{len(labels)} different class names were given: give 2 to {MAX_LABELS:,}.")
+    templates = templates or list(zeroshot.TEMPLATES)
     named = sum(map(len, labels))
     if sum(len(labels) * len(t) + t.count("{}") * named for t in templates) > MAX_PROMPTS:
         raise UserError("the names and sentences are too many or too long together: give fewer, or shorter ones.")
     model, tokenizer = classifier
-    classes = zeroshot.class_embeddings(model, tokenizer, labels, templates or zeroshot.TEMPLATES)
+    classes = zeroshot.class_embeddings(model, tokenizer, labels, templates)
     probabilities = zeroshot.classify(model, images.square(picture, model.config.size)[None], classes)[0]
     order = probabilities.argsort(descending=True, stable=True).tolist()
     return [(labels[i], float(probabilities[i])) for i in order]

@@ -95,7 +95,9 @@ class TextTower(nn.Module):
         self.projection = nn.Linear(config.text.width, config.embedding, bias=False)
 
     def forward(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b v"]:
-        """`tokens` as `tokenize` makes them: what follows a row's first end token (0) is padding and changes nothing."""
+        """`tokens` as `tokenize` makes them: what follows a row's first end token (0) is padding and changes nothing.
+
+        The vector is that of the mean over the tokens, or of the end token, as `pooling` says."""
         x = self.transformer(self.embed(tokens))
         end = (tokens == 0).int().argmax(dim=1)
         if self.pooling == "mean":  # every word is heard from the first step on
@@ -134,7 +136,7 @@ class CLIP(nn.Module):
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], context: int) -> tuple[Int[Tensor, "b n"], int]:
     """Tokens padded to the longest text, each with its end token, and how many texts were too long.
 
-    A text of more than `context` tokens is cut, and its end token kept: the feature is taken there.
+    A text of more than `context` tokens is cut, and its end token kept.
     """
     rows = [tokenizer.encode(caption(text)) for text in texts]
     cut = sum(len(row) + 1 > context for row in rows)

@@ -19,7 +19,7 @@ class CLIPConfig:
     size: int = 64
     """Pixels of a side of the (square) pictures."""
     patch: int = 8
-    """Pixels of a side of a patch. At equal minutes on a CPU 16 beats 8: it sees three times as many pictures."""
+    """Pixels of a side of a patch. On a CPU 16 learns as much a step as 8, in half the time."""
     vocabulary: int = 2048
     """Text tokens, the end token included. For training a ceiling: few captions have fewer."""
     context: int = 32

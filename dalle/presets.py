@@ -66,7 +66,7 @@ class TrainDVAE(Common):
     model: DVAEConfig = field(default_factory=DVAEConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[Path, ...] = ()
-    """Folders of pictures or tables of captioned pictures; without it the default drawings."""
+    """Captioned pictures, as for dalle.train (the captions are not used); without it the default drawings."""
     concepts: Literal["everyday", "all"] = "all"
     """Which of the default drawings."""
     out: Path = Path("runs/dvae")

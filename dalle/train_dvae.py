@@ -1,7 +1,7 @@
 """Train the discrete VAE: pictures in, a run directory out that `dalle.train --dvae RUN` and `dalle.sample` use.
 
 python -m dalle.train_dvae bundled --out runs/dvae
-python -m dalle.train_dvae bundled --data my_pictures/ --train.minutes 20
+python -m dalle.train_dvae bundled --data my_captioned_pictures/ --train.minutes 20
 """
 
 import sys

@@ -18,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from multimodal.cli import UserError
 
 END, UNKNOWN = "<|endoftext|>", "<|unknown|>"
-MAX_CAPTION = 100_000  # characters; what is beyond could not fit in any context
+MAX_LETTERS = 100_000  # of one caption; what is beyond could not fit in any context
 MAX_FILE_BYTES = 64_000_000  # GPT-2's 50,257 tokens take 1.4 MB, the largest vocabularies in use about 20 MB
 
 
@@ -37,7 +37,7 @@ def caption(text: str) -> str:
 
     The space makes a word the same token at the start of a caption as inside it.
     """
-    return " " + " ".join(text[:MAX_CAPTION].lower().replace("_", " ").split())
+    return " " + " ".join(text[:MAX_LETTERS].lower().replace("_", " ").split())
 
 
 class Tokenizer:
