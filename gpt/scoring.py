@@ -1,4 +1,4 @@
-"""How well a language model predicts text: token ids in, nats a token and bits a byte of the text out.
+"""How well a language model predicts text: token ids in; log-probabilities, nats a token and bits a byte out.
 
 Windows overlap by half, and only the second half of each is judged (of the first, all), so every token is
 predicted from at least half a context: cutting the text into separate windows would judge the model on their
@@ -7,11 +7,15 @@ has no bytes and no nats.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from gpt.model import GPT
 from multimodal.tokenizer import Tokenizer
@@ -34,29 +38,102 @@ def windows(count: int, context: int, most: int | None = None) -> list[tuple[int
     return found
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Scored:
+    """Tokens, and what the model thought of each given those before it."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    """Log-probability of each, in nats."""
+    likeliest: list[bool]
+    """Whether the model held no other token for likelier."""
+
+    @property
+    def logprob(self) -> float:
+        """Of all of them, in nats."""
+        return math.fsum(self.logprobs)
+
+
+@torch.inference_mode()
+def judged(model: GPT, spans: Sequence[tuple[Sequence[int] | np.ndarray, int]]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each span (ids, first): its index, the log-probability of every id from `first` on given those before it in the
+    span (nats), and whether it was the likeliest. In an order of its own: spans of like length share a pass.
+
+    A span has at most context + 1 ids, and 1 <= first < len(ids).
+    """
+    device, vocabulary = model.embedding.weight.device, model.config.vocabulary
+    order = sorted(range(len(spans)), key=lambda i: -len(spans[i][0]))
+    while order:
+        longest = len(spans[order[0]][0])
+        count = 0
+        for i in order[:64]:  # as many as 130 MB of logits hold
+            tail = max(longest - spans[k][1] for k in order[: count + 1])
+            if count and ((count + 1) * tail * vocabulary > 2**25 or longest - len(spans[i][0]) > longest // 4):
+                break
+            count += 1
+        chunk, order = order[:count], order[count:]
+        # padding on the right: a causal model never looks there
+        rows = torch.zeros(count, longest, dtype=torch.long)
+        for row, i in zip(rows, chunk, strict=True):
+            row[: len(spans[i][0])] = torch.as_tensor(np.asarray(spans[i][0], dtype=np.int64))
+        first = min(spans[i][1] for i in chunk)
+        rows = rows.to(device)
+        logits = model(rows[:, :-1], last=longest - first).float()
+        found, best = -_nats(logits, rows[:, first:]), logits.argmax(-1) == rows[:, first:]
+        for found_, best_, i in zip(found.cpu(), best.cpu(), chunk, strict=True):
+            part = slice(spans[i][1] - first, len(spans[i][0]) - first)
+            yield i, found_[part], best_[part]
+
+
+def _nats(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    return F.cross_entropy(rearrange(logits, "b n v -> b v n"), targets, reduction="none")
+
+
+def continuations(model: GPT, end: int, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
+    """Of each row (ids of a context, ids of its continuation): the continuation, scored; `end` is the tokenizer's.
+
+    An empty context is the end of the document before. A context too long loses its oldest ids; a continuation that is
+    itself too long is judged by overlapping windows (see `windows`).
+    """
+    context = model.config.context
+    spans, owners = [], []
+    for row, (before, after) in enumerate(rows):
+        ids = [*(before or [end]), *after]
+        first = len(ids) - len(after)
+        ids, first = (
+            (ids[-context - 1 :], max(1, first - len(ids) + context + 1)) if len(after) <= context else (ids, first)
+        )
+        for begin, judged_from, stop in windows(len(ids), context):
+            if stop >= first:
+                spans.append((ids[begin : stop + 1], max(judged_from, first) - begin))
+                owners.append(row)
+    found: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+    for span, logprobs, likeliest in judged(model, spans):
+        found.setdefault(owners[span], []).append((span, logprobs, likeliest))
+    result = []
+    for row, (_, after) in enumerate(rows):
+        parts = sorted(found.get(row, []), key=lambda part: part[0])
+        result.append(Scored(list(after), *([v for part in parts for v in part[k].tolist()] for k in (1, 2))))
+    return result
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Ids of a context and of what follows it, encoded as one text: a word keeps its token, and its space before it."""
+    text = context.rstrip()
+    continuation = context[len(text) :] + continuation
+    whole, before = tokenizer.encode(text + continuation), tokenizer.encode(text)
+    return whole[: len(before)], whole[len(before) :]
+
+
 def score(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, most: int | None = None) -> dict[str, float]:
     """{"loss": nats a token, "bpb": bits a byte} over the ids' text, or over `most` windows of it."""
     lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
-    device = model.embedding.weight.device
-    batch_size = max(1, min(16, 2**25 // (model.config.context * model.config.vocabulary)))  # 130 MB of logits
     nats, tokens, size = 0.0, 0, 0
-    todo = windows(len(ids), model.config.context, most)
-    while todo:
-        # equal lengths go together: all but the windows at the two ends are
-        width = todo[0][2] - todo[0][0]
-        chunk = [w for w in todo[:batch_size] if w[2] - w[0] == width]
-        todo = [w for w in todo[:batch_size] if w[2] - w[0] != width] + todo[batch_size:]
-        rows = torch.stack([torch.from_numpy(ids[b : e + 1].astype(np.int64)) for b, _, e in chunk])
-        judged = max(e + 1 - j for _, j, e in chunk)
-        logits = model(rows[:, :-1].to(device), last=judged)
-        loss = F.cross_entropy(
-            rearrange(logits.float(), "b n v -> b v n"), rows[:, -judged:].to(device), reduction="none"
-        ).cpu()
-        targets = rows[:, -judged:]
-        firsts = torch.tensor([judged - (e + 1 - j) for _, j, e in chunk])
-        counted = (torch.arange(judged) >= firsts[:, None]) & (lengths[targets] > 0)
-        nats += loss[counted].double().sum().item()
-        tokens += int(counted.sum())
-        size += int(lengths[targets][counted].sum())
+    plan = windows(len(ids), model.config.context, most)
+    for number, logprobs, _ in judged(model, [(ids[begin : end + 1], first - begin) for begin, first, end in plan]):
+        _, first, end = plan[number]
+        bytes_ = lengths[torch.from_numpy(ids[first : end + 1].astype(np.int64))]
+        nats -= logprobs[bytes_ > 0].double().sum().item()
+        tokens += int((bytes_ > 0).sum())
+        size += int(bytes_.sum())
     return {"loss": nats / max(tokens, 1), "bpb": nats / math.log(2) / max(size, 1)}

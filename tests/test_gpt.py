@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from gpt import model as gpt
 from gpt import sample, train
 from gpt.presets import PRESETS, GPTConfig
-from gpt.scoring import score, windows
+from gpt.scoring import continuations, encode_pair, score, windows
 from multimodal.cli import UserError
 from multimodal.config import gpt2, modern
 from multimodal.tokenizer import Tokenizer
@@ -387,3 +387,40 @@ def test_a_flag_that_does_not_exist_ends_with_status_2(capsys):
     with pytest.raises(SystemExit) as ended:
         sample.main(["hello", "--temprature", "1"])
     assert ended.value.code == 2
+
+
+@families
+def test_continuations_of_different_length_score_as_each_alone_and_as_the_whole_forward(family):
+    model, generator = make(family), torch.Generator().manual_seed(3)
+    rows = []
+    for before, after in ((0, 4), (3, 1), (5, 9), (40, 2), (15, 1), (1, 16)):
+        ids = torch.randint(60, (before + after,), generator=generator).tolist()
+        rows.append((ids[:before], ids[before:]))
+    together = continuations(model, 0, rows)
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = continuations(model, 0, [row])
+        ids = ([*(row[0] or [0]), *row[1]])[-17:]  # the context has 16
+        logits = model(torch.tensor([ids[:-1]]))[0, -len(row[1]) :].log_softmax(-1)
+        wanted = logits.gather(1, torch.tensor(row[1])[:, None])[:, 0].tolist()
+        assert found.tokens == row[1]
+        assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-5) == pytest.approx(wanted, abs=1e-5)
+        assert found.likeliest == (logits.argmax(-1) == torch.tensor(row[1])).tolist()
+
+
+@families
+def test_a_continuation_longer_than_the_context_is_scored_by_overlapping_windows(family):
+    model = make(family)
+    ids = some_tokens(45).tolist()
+    (found,) = continuations(model, 0, [(ids[:5], ids[5:])])
+    assert len(found.logprobs) == 40
+    for place in (5, 20, 33, 44):
+        begin = next(b for b, j, e in windows(45, 16) if j <= place <= e)
+        alone = model(torch.tensor([ids[begin:place]]))[0, -1].log_softmax(-1)[ids[place]].item()
+        assert found.logprobs[place - 5] == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_pair_is_encoded_as_one_text_and_its_space_belongs_to_what_follows():
+    tokenizer = Tokenizer.bpe(["the cat sat on the mat " * 50], 300)
+    before, after = encode_pair(tokenizer, "the cat ", "sat")
+    assert before == tokenizer.encode("the cat") and before + after == tokenizer.encode("the cat sat")
+    assert tokenizer.decode(after) == " sat"
