@@ -122,7 +122,24 @@ def test_a_wrong_option_is_one_status_for_all_commands():
     for module in commands():
         done = run("-m", module, "--no-such-option")
         assert done.returncode == 2, f"{module}: {done.returncode} {done.stderr[-300:]}"
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr and "│" not in done.stderr
+        assert done.stderr.startswith(f"{module.replace('apps.demo', 'apps/demo.py')}: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gpt.train", "tiny", "--transformer.heads", "3"], "width 64 is not divisible by heads 3; try heads 2 or 4"),
+        (["gpt.train", "tiny", "--train.steps", "0"], "train.steps 0 is out of range"),
+        (["gpt.train", "tiny", "--train.steps", "x"], "--train.steps: invalid literal"),
+        (["gpt.sample", "a", "--seed", "-1"], "seed -1 is out of range: 0 to 2147483647"),
+        (["clip.train", "nope"], "nope"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(arguments, sentence):
+    done = run("-m", *arguments)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"{arguments[0]}: ") and sentence in done.stderr and "dummy" not in done.stderr
 
 
 def test_no_file_names_somebodys_home_or_a_host_of_packages():
