@@ -100,9 +100,8 @@ def continuations(model: GPT, end: int, rows: Sequence[tuple[Sequence[int], Sequ
     for row, (before, after) in enumerate(rows):
         ids = [*(before or [end]), *after]
         first = len(ids) - len(after)
-        ids, first = (
-            (ids[-context - 1 :], max(1, first - len(ids) + context + 1)) if len(after) <= context else (ids, first)
-        )
+        if len(after) <= context and (over := len(ids) - context - 1) > 0:
+            ids, first = ids[over:], first - over
         for begin, judged_from, stop in windows(len(ids), context):
             if stop >= first:
                 spans.append((ids[begin : stop + 1], max(judged_from, first) - begin))

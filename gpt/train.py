@@ -82,19 +82,8 @@ def prepare(settings: TrainGPT, mixture: dict[str, float]) -> None:
             cli.say(f"{half} {name}: {file.documents:,} documents, {file.text_bytes:,} bytes, {len(file.ids):,} tokens")
 
 
-def check_same(before: dict, now: dict) -> None:
-    """Raises UserError when a run is to be resumed as another model than it began as."""
-    for name in ("transformer", "context"):
-        if before[name] != now[name]:
-            raise UserError(
-                f"--resume: the run began with {name} {before[name]}, but {now[name]} is asked for; "
-                "give the preset and the settings it began with, or another --out."
-            )
-
-
 def train(settings: TrainGPT, argv: list[str] | None) -> int:
     import dataclasses
-    import json
 
     import torch
 
@@ -104,11 +93,11 @@ def train(settings: TrainGPT, argv: list[str] | None) -> int:
     from multimodal import checkpoint, devices
     from multimodal.data import tokens
     from multimodal.tokenizer import Tokenizer
-    from multimodal.training import check_run, fit
+    from multimodal.training import begin, fit
 
     run = settings.out
-    check_run(run, settings.resume)
     devices.pick(settings.device)
+    begin(settings, free=("data", "mixture", "tokenizer", "vocabulary"))  # the run has kept its tokens
     mixture = {OWN: 1.0} if settings.data else {k: share for k, share in settings.mixture.items() if share}
     if not mixture or any(share < 0 for share in mixture.values()):
         raise UserError(f"--mixture {settings.mixture}: shares are 0 or more, and at least one is more.")
@@ -124,11 +113,6 @@ def train(settings: TrainGPT, argv: list[str] | None) -> int:
     if not settings.resume:
         prepare(settings, mixture)
         (run / "samples.md").unlink(missing_ok=True)
-    described = json.dumps(dataclasses.asdict(settings), default=str, indent=2) + "\n"
-    cli.say(described)
-    if settings.resume:
-        check_same(json.loads((run / "settings.json").read_text()), json.loads(described))
-    checkpoint.write_text(run / "settings.json", described)
     tokenizer = Tokenizer.load(run / "tokenizer.json")
     mixture = {k: share for k, share in mixture.items() if (run / "tokens" / f"train-{k}.tokens").exists()}
     texts = [tokens.read(run / "tokens" / f"train-{name}.tokens") for name in mixture]

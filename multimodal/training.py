@@ -6,22 +6,24 @@ weights, optimisers, average and step, is one file written in one move: a run ki
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multimodal import checkpoint, cli, devices, optim
-from multimodal.cli import UserError
+from multimodal.cli import Failed, UserError
 from multimodal.config import TrainConfig
 
 STATE = "state/last.pt"
@@ -108,13 +110,48 @@ def _reload_metrics(path: Path, step: int) -> None:
 
 
 def check_run(run: Path, resume: bool) -> None:
-    """Raises UserError when `run` holds a run that would be lost, or none to resume. A command that writes into the
-    directory before `fit` asks first."""
+    """Raises UserError when `run` holds a run or a model that would be lost, or none to resume."""
     exists = (Path(run) / STATE).exists()
     if exists and not resume:
         raise UserError(f"{run} already holds a run: --resume continues it, or choose another --out.")
     if resume and not exists:
         raise UserError(f"--resume: {run} holds no run to continue (no {STATE}); leave --resume out to start.")
+    if not exists and (Path(run) / "model.safetensors").exists():
+        raise UserError(f"{run} already holds a model, which would be overwritten: choose another --out.")
+
+
+def begin(settings: Any, free: Sequence[str] = ()) -> None:
+    """Before any work: `check_run` of settings.out; tells the settings and keeps them as RUN/settings.json.
+
+    A run is resumed as what it began as: of the settings only `train` may change, and is told, and what is `free`, where
+    the run has kept its own. Raises UserError otherwise.
+    """
+    run, free = Path(settings.out), {"out", "resume", "device", "debug", "half", *free}
+    check_run(run, settings.resume)
+    described = json.dumps(dataclasses.asdict(settings), default=str, indent=2) + "\n"
+    cli.say(described)
+    kept = run / "settings.json"
+    if settings.resume and kept.is_file():
+        before, now = json.loads(kept.read_text(encoding="utf-8")), json.loads(described)
+        for name in now:
+            if name not in free and before.get(name) != now[name]:
+                for old, new, field in _changes(before.get(name), now[name], name):
+                    if name != "train":
+                        raise UserError(
+                            f"--resume: the run began with {field} {old}, but {new} is asked for; give the preset and "
+                            "the settings it began with, or another --out."
+                        )
+                    cli.say(f"--resume: {field} was {old}, and is {new} from here on.")
+    checkpoint.write_text(kept, described)
+
+
+def _changes(before: Any, now: Any, name: str) -> list[tuple[Any, Any, str]]:
+    """(before, now, name) of every setting that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            change for key in {**before, **now} for change in _changes(before.get(key), now.get(key), f"{name}.{key}")
+        ]
+    return [(before, now, name)] if before != now else []
 
 
 def fit(
@@ -135,12 +172,14 @@ def fit(
     loss(model, batch, step) -> (scalar, metrics); it is averaged over `config.accumulate` batches a step.
     batches(index) -> dict, a pure function of the index that uses no global random state (it runs in a thread).
     evaluate(model) -> metrics, logged as val_*; it may write samples. save(model) writes what others load.
-    Raises UserError when the loss stops being a number; the last good checkpoint is kept.
+    Raises Failed when the loss stops being a number; the last good checkpoint is kept.
     """
     run, where = Path(run), devices.pick(device)
     state_file, metrics_file = run / STATE, run / "metrics.jsonl"
     check_run(run, resume)
-    run.mkdir(parents=True, exist_ok=True)
+    state_file.parent.mkdir(parents=True, exist_ok=True)
+    for left in (*run.glob(".*.part"), *state_file.parent.glob(".*.part")):
+        left.unlink()  # half a file of a process that was killed
     model.to(where).train()
     optimizers = optim.optimizers(model, config)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -151,7 +190,10 @@ def fit(
             state = torch.load(state_file, map_location=where, weights_only=True)
             model.load_state_dict(state["model"])
             for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
                 optimizer.load_state_dict(saved)
+                for group, asked in zip(optimizer.param_groups, groups, strict=True):
+                    group |= asked  # what is remembered are the moments; rates and decay are those asked for now
             for kept, saved in zip(average, state["average"], strict=True):
                 kept.copy_(saved)
             step, seconds_before = state["step"], state["seconds"]
@@ -242,9 +284,14 @@ def fit(
                     )
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
             if not (math.isfinite(record["loss"]) and math.isfinite(norm)):
-                raise UserError(
-                    f"the loss is no longer a number at step {step + 1} (loss {record['loss']}, gradient norm {norm}): "
+                what_now = (
                     f"the checkpoint in {run} is from before; resume with a smaller --train.lr."
+                    if state_file.exists()
+                    else "nothing was saved yet; start anew with a smaller --train.lr."
+                )
+                raise Failed(
+                    f"the loss is no longer a number at step {step + 1} (loss {record['loss']}, gradient norm {norm}): "
+                    + what_now
                 )
             for optimizer in optimizers:
                 optimizer.step()

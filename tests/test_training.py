@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import torch
 from torch import nn
 
 from multimodal import checkpoint, optim
-from multimodal.cli import UserError
+from multimodal.cli import Failed, UserError
 from multimodal.config import TrainConfig, modern
-from multimodal.training import fit, shuffled
+from multimodal.training import begin, fit, shuffled
 from multimodal.transformer import Transformer
 
 CONFIG = TrainConfig(steps=20, batch_size=4, lr=1e-2, evaluate_every=5, save_every=5, ema=0.9)
@@ -113,6 +114,51 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_keeps_the_last_good_
     with pytest.raises(UserError, match="no longer a number at step 13.*smaller --train.lr"):
         fit(model(), diverging, batches, CONFIG, tmp_path, seed=1, device="cpu")
     assert torch.load(tmp_path / "state" / "last.pt", weights_only=True)["step"] == 10
+    with pytest.raises(Failed, match="nothing was saved yet"):
+        fit(model(), lambda *a: diverging(a[0], a[1], 12), batches, CONFIG, tmp_path / "new", seed=1, device="cpu")
+
+
+def test_a_resumed_run_takes_the_decay_and_the_rates_that_are_asked_for_now(tmp_path):
+    train(tmp_path / "a", replace(CONFIG, steps=10))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    same, _ = train(tmp_path / "a", CONFIG, resume=True)
+    other, _ = train(tmp_path / "b", replace(CONFIG, weight_decay=10.0), resume=True)
+    assert weights(other).norm() < 0.95 * weights(same).norm()
+
+
+def test_half_files_of_a_killed_process_are_cleared_away(tmp_path):
+    train(tmp_path)
+    left = [tmp_path / "state" / ".last.pt.123.part", tmp_path / ".model.safetensors.123.part"]
+    for path in left:
+        path.touch()
+    train(tmp_path, replace(CONFIG, steps=21), resume=True)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_directory_that_holds_only_a_model_is_not_overwritten(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match="already holds a model"):
+        train(tmp_path)
+
+
+@dataclass(frozen=True)
+class Settings:
+    out: Path
+    resume: bool = False
+    width: int = 3
+    train: TrainConfig = CONFIG
+
+
+def test_a_resumed_run_says_which_training_settings_changed_and_refuses_to_become_another(tmp_path, capsys):
+    begin(Settings(tmp_path))
+    assert json.loads((tmp_path / "settings.json").read_text())["width"] == 3
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "last.pt").touch()
+    capsys.readouterr()
+    begin(Settings(tmp_path, resume=True, train=replace(CONFIG, lr=1e-3)))
+    assert "--resume: train.lr was 0.01, and is 0.001 from here on." in capsys.readouterr().err
+    with pytest.raises(UserError, match="began with width 3, but 4 is asked for"):
+        begin(Settings(tmp_path, resume=True, width=4))
 
 
 def test_a_run_is_never_overwritten_and_never_resumed_from_nothing(tmp_path):
