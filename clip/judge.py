@@ -27,12 +27,12 @@ def similarities(queries: Float[Tensor, "q d"], targets: Float[Tensor, "t d"]) -
 def recall_at_1(
     queries: Float[Tensor, "q d"],
     targets: Float[Tensor, "t d"],
-    right: Int[Tensor, "q"],
-    identity: Int[Tensor, "t"],
+    right: Int[Tensor, "q k"],
+    identity: Int[Tensor, "t k"],
 ) -> float:
-    """Share of the queries whose nearest target has the identity that is right for the query."""
+    """Share of the queries whose nearest target shares one of the query's identities."""
     nearest = similarities(queries, targets).argmax(dim=1)
-    return (identity[nearest] == right).float().mean().item()
+    return (identity[nearest] == right).any(dim=1).float().mean().item()
 
 
 def retrieval(
@@ -40,7 +40,7 @@ def retrieval(
     tokenizer: Tokenizer,
     pictures: UInt8[Tensor, "b 3 h w"],
     captions: Sequence[str],
-    identity: Tensor,
+    identity: Int[Tensor, "b k"],
 ) -> dict[str, float]:
     """Recall at 1 among b pairs, from pictures to captions and from captions to pictures."""
     seen, said = embed_images(model, pictures).cpu(), embed_texts(model, tokenizer, captions).cpu()

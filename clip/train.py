@@ -40,10 +40,10 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     from multimodal.data.drawings import STYLES
     from multimodal.data.sources import captioned
     from multimodal.tokenizer import Tokenizer, caption
-    from multimodal.training import check_run, fit, shuffled
+    from multimodal.training import begin, fit, shuffled
 
     run, size = settings.out, settings.model.size
-    check_run(run, settings.resume)  # before any work
+    begin(settings)  # before any work
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
     if settings.data:
         captions = [text for pair in source.pairs for text in pair.captions]
@@ -140,7 +140,7 @@ def limits(settings: TrainCLIP, judged: dict) -> str:
     count = len(judged["caption"])
     text = (
         f"val_image_to_text and val_text_to_image are recall at 1 among {count} held-out pairs (chance "
-        f"{1 / max(1, len(set(judged['identity'].tolist()))):.4f}). "
+        f"{1 / max(1, len(set(judged['caption']))):.4f}). "
     )
     if settings.data:
         return text + "It knows the words and the kind of pictures it was trained on, and no others."

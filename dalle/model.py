@@ -193,6 +193,11 @@ def encode_captions(tokenizer: Tokenizer, captions: list[str], length: int) -> I
     return rows
 
 
+def too_long(tokenizer: Tokenizer, captions: list[str], length: int) -> int:
+    """How many of the captions `encode_captions` cuts to `length`."""
+    return sum(len(tokenizer.encode(caption(text))) >= length for text in captions)
+
+
 @dataclass(frozen=True)
 class Artist:
     """All that drawing needs: what continues a caption, what paints codes, what reads captions."""

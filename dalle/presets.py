@@ -66,7 +66,7 @@ class TrainDVAE(Common):
     model: DVAEConfig = field(default_factory=DVAEConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[Path, ...] = ()
-    """Captioned pictures, as for dalle.train (the captions are not used); without it the default drawings."""
+    """Folders of pictures, or tables that name them; no captions are needed. Without it the default drawings."""
     concepts: Literal["everyday", "all"] = "all"
     """Which of the default drawings."""
     out: Path = Path("runs/dvae")

@@ -49,12 +49,15 @@ def sample(settings: Settings) -> int:
     if settings.out.suffix and settings.out.suffix.lower() != ".png":
         raise UserError(f"-o {settings.out}: drawings are written as .png, or into a folder.")
     from dalle.drawing import draw
-    from dalle.model import load
+    from dalle.model import load, too_long
     from multimodal import checkpoint, devices, images
     from multimodal.sampling import Sampling
 
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     artist = load(checkpoint.find(settings.model, "dalle"), devices.pick(settings.device))
+    length = artist.model.config.text_length
+    if too_long(artist.tokenizer, [settings.prompt], length):
+        cli.say(f"the prompt is longer than the {length - 1} tokens that the model reads; the rest is not seen.")
     as_file = settings.out.suffix.lower() == ".png"
     seeds = [settings.seed + i for i in range(settings.n)]
     pictures, chunk = [], 16

@@ -41,10 +41,10 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data.sources import captioned
     from multimodal.tokenizer import Tokenizer, caption
-    from multimodal.training import check_run, fit, shuffled
+    from multimodal.training import begin, fit, shuffled
 
     run, where = settings.out, devices.pick(settings.device)
-    check_run(run, settings.resume)  # before any work
+    begin(settings)  # before any work
     own = run / "dvae"  # a run goes on with the codes it began with
     codebook = own if settings.resume and own.is_dir() else settings.dvae or checkpoint.find(None, "dalle") / "dvae"
     dvae = dvaes.load(codebook, where)
@@ -64,8 +64,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     )
     text = model.encode_captions(tokenizer, captions, settings.text_length)
     held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
-    cut = sum(len(tokenizer.encode(c)) >= settings.text_length for c in captions)
-    if cut:
+    if cut := model.too_long(tokenizer, captions, settings.text_length):
         cli.say(f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut.")
 
     torch.manual_seed(settings.seed)
@@ -95,11 +94,10 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
 
     def judged(artist, prompts: list[str]) -> dict[str, float]:
         """Held-out loss of codes, and drawings judged against the real ones (default drawings only)."""
-        losses = [
-            model.loss(artist.model, t.to(where), c.long().to(where), 0.0, 0.0)[1]
-            for t, c in zip(held_text.split(64), held_codes.split(64), strict=True)
-        ]
-        found = {name: sum(float(part[name]) for part in losses) / len(losses) for name in losses[0]}
+        found: dict[str, float] = {}
+        for t, c in zip(held_text.split(64), held_codes.split(64), strict=True):
+            for name, value in model.loss(artist.model, t.to(where), c.long().to(where), 0.0, 0.0)[1].items():
+                found[name] = found.get(name, 0.0) + float(value) * len(t) / len(held_text)
         seeds = list(range(len(prompts)))
         parts = [slice(i, i + 64) for i in range(0, len(prompts), 64)]
         drawn = [draw_each(artist, prompts[p], seeds[p]) for p in parts]

@@ -1,7 +1,7 @@
 """Train the discrete VAE: pictures in, a run directory out that `dalle.train --dvae RUN` and `dalle.sample` use.
 
 python -m dalle.train_dvae bundled --out runs/dvae
-python -m dalle.train_dvae bundled --data my_captioned_pictures/ --train.minutes 20
+python -m dalle.train_dvae bundled --data my_pictures/ --train.minutes 20
 """
 
 import sys
@@ -20,13 +20,13 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data import pairs
     from multimodal.data.sources import captioned
-    from multimodal.training import check_run, fit, shuffled
+    from multimodal.training import begin, fit, shuffled
 
     config, run, where = settings.model, settings.out, devices.pick(settings.device)
-    check_run(run, settings.resume)  # before any work
+    begin(settings)  # before any work
     torch.manual_seed(settings.seed)
     model = dvae.DVAE(config)
-    source, held_out = captioned(settings.data, settings.seed, settings.concepts)
+    source, held_out = captioned(settings.data, settings.seed, settings.concepts, captions=False)
     steps = settings.train.steps
     if config.quantizer == "gumbel" and settings.train.minutes:
         cli.say(

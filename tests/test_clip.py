@@ -46,27 +46,29 @@ def vectors(b: int, d: int = 16) -> torch.Tensor:
 
 
 def test_the_loss_is_open_clips_when_all_identities_differ():
-    open_clip = pytest.importorskip("open_clip.loss", reason="the extra bench is not installed")
+    open_clip = pytest.importorskip("open_clip.loss", reason="open_clip_torch is not installed")
     torch.manual_seed(0)
     for b, scale in ((1, 3.0), (2, 100.0), (37, 14.3)):
         images, texts, scale = vectors(b).float(), vectors(b).float(), torch.tensor(scale)
-        ours, _ = loss.contrastive(images, texts, scale, torch.arange(b))
+        ours, _ = loss.contrastive(images, texts, scale, torch.arange(b)[:, None])
         theirs = open_clip.ClipLoss()(images, texts, scale)
         assert abs(ours - theirs) < 1e-6 * max(1, abs(theirs))
 
 
 def test_the_gradient_is_open_clips_too():
-    open_clip = pytest.importorskip("open_clip.loss", reason="the extra bench is not installed")
+    open_clip = pytest.importorskip("open_clip.loss", reason="open_clip_torch is not installed")
     torch.manual_seed(0)
     images, texts = vectors(9).float().requires_grad_(), vectors(9).float().requires_grad_()
-    ours = torch.autograd.grad(loss.contrastive(images, texts, torch.tensor(20.0), torch.arange(9))[0], (images, texts))
+    ours = torch.autograd.grad(
+        loss.contrastive(images, texts, torch.tensor(20.0), torch.arange(9)[:, None])[0], (images, texts)
+    )
     theirs = torch.autograd.grad(open_clip.ClipLoss()(images, texts, torch.tensor(20.0)), (images, texts))
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine, other, atol=1e-6)
 
 
 def test_with_equal_identities_all_matches_are_wanted_and_none_is_pushed_away():
-    identity = torch.tensor([7, 7, 3, 5])
+    identity = torch.tensor([7, 7, 3, 5])[:, None]
     together = torch.eye(4)[torch.tensor([0, 0, 1, 2])]  # the two of identity 7 coincide
     apart = torch.eye(4)
     scale = torch.tensor(100.0)
@@ -75,19 +77,19 @@ def test_with_equal_identities_all_matches_are_wanted_and_none_is_pushed_away():
     assert loss.contrastive(apart, apart, scale, identity)[0] > best + 1
     # the loss that knows no identities wants the opposite
     assert (
-        loss.contrastive(apart, apart, scale, torch.arange(4))[0]
-        < loss.contrastive(together, together, scale, torch.arange(4))[0]
+        loss.contrastive(apart, apart, scale, torch.arange(4)[:, None])[0]
+        < loss.contrastive(together, together, scale, torch.arange(4)[:, None])[0]
     )
 
 
 def test_not_learning_is_a_loss_of_ln_of_the_batch():
     same = torch.ones(50, 4) / 2
-    assert abs(loss.contrastive(same, same, torch.tensor(14.0), torch.arange(50))[0] - math.log(50)) < 1e-5
+    assert abs(loss.contrastive(same, same, torch.tensor(14.0), torch.arange(50)[:, None])[0] - math.log(50)) < 1e-5
 
 
 def test_the_order_of_the_pairs_does_not_change_the_loss():
     torch.manual_seed(0)
-    images, texts, identity = vectors(8).float(), vectors(8).float(), torch.tensor([0, 1, 1, 2, 3, 3, 3, 4])
+    images, texts, identity = vectors(8).float(), vectors(8).float(), torch.tensor([0, 1, 1, 2, 3, 3, 3, 4])[:, None]
     order = torch.randperm(8)
     before, _ = loss.contrastive(images, texts, torch.tensor(9.0), identity)
     after, _ = loss.contrastive(images[order], texts[order], torch.tensor(9.0), identity[order])
@@ -140,7 +142,7 @@ def test_letter_case_spaces_and_underscores_do_not_matter():
 def test_every_parameter_gets_a_gradient_and_is_optimised(pooling, optimizer):
     clip = network(pooling)
     tokens = model.tokenize(Tokenizer.bytes(), WORDS, 40)[0]
-    loss.contrastive(*clip(torch.rand(6, 3, 16, 16), tokens), torch.arange(6))[0].backward()
+    loss.contrastive(*clip(torch.rand(6, 3, 16, 16), tokens), torch.arange(6)[:, None])[0].backward()
     idle = [n for n, p in clip.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle
     held = {
@@ -158,7 +160,7 @@ def test_one_batch_can_be_memorised():
     optimizers = optim.optimizers(clip, TrainConfig(lr=1e-2, weight_decay=0.0))
     values = []
     for _ in range(60):
-        value, metrics = loss.contrastive(*clip(pictures, tokens), torch.arange(6))
+        value, metrics = loss.contrastive(*clip(pictures, tokens), torch.arange(6)[:, None])
         value.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -180,7 +182,7 @@ def test_training_brings_the_scale_back_from_beyond_its_bounds():
     clip.log_scale.data.fill_(99.0)
     clip.bound_scale()
     assert clip.scale().item() == pytest.approx(100, rel=1e-4)
-    loss.contrastive(texts, texts.roll(1, 0), clip.scale(), torch.arange(6))[0].backward()
+    loss.contrastive(texts, texts.roll(1, 0), clip.scale(), torch.arange(6)[:, None])[0].backward()
     assert clip.log_scale.grad > 0  # wrong answers want a smaller scale, and at the bound that is still felt
 
 
@@ -270,7 +272,13 @@ def test_pictures_of_another_size_are_refused():
 
 def test_recall_counts_any_match_of_the_identity():
     queries, targets = torch.eye(3), torch.eye(3)[[1, 0, 2]]
-    assert judge.recall_at_1(queries, targets, torch.tensor([5, 6, 7]), torch.tensor([5, 5, 7])) == pytest.approx(2 / 3)
+    right, found = torch.tensor([5, 6, 7])[:, None], torch.tensor([5, 5, 7])[:, None]
+    assert judge.recall_at_1(queries, targets, right, found) == pytest.approx(2 / 3)
+
+
+def test_pairs_match_by_any_of_their_identities():
+    identity = torch.tensor([[1, 10], [1, 11], [2, 11], [3, 12]])  # picture, caption
+    assert loss.matches(identity, identity).int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
 
 
 def test_similarities_are_of_32_bits_under_autocast_too():

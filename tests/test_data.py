@@ -370,8 +370,32 @@ def test_equal_captions_match_each_other_and_different_ones_do_not(tmp_path):
         put(tmp_path / f"{name}.png").with_suffix(".txt").write_text(caption)
     batch = pairs.batch(pairs.read_pairs([tmp_path])[0], [0, 1, 2], 6)
     assert batch["image"].shape == (3, 3, 6, 6) and batch["caption"] == ["a cat", "a cat", "a dog"]
-    same, too, other = batch["identity"].tolist()
+    same, too, other = batch["identity"][:, 1].tolist()
     assert same == too != other
+    assert len(set(batch["identity"][:, 0].tolist())) == 3  # three pictures
+
+
+def test_every_caption_of_a_picture_is_used_and_those_of_one_picture_match(tmp_path):
+    put(tmp_path / "a.png").with_suffix(".txt").write_text("a cat\nan animal\na pet\n")
+    put(tmp_path / "b.png").with_suffix(".txt").write_text("a dog")
+    source, _ = pairs.read_pairs([tmp_path])
+    batch = pairs.batch(source, range(len(source)), 6)
+    assert batch["caption"] == ["a cat", "an animal", "a pet", "a dog"]
+    assert len(set(batch["identity"][:3, 0].tolist())) == 1 and len(set(batch["identity"][:, 0].tolist())) == 2
+    assert len(set(batch["identity"][:, 1].tolist())) == 4
+    assert len(source.split("train")) + len(source.split("held_out")) == 4  # a picture's captions stay together
+
+
+def test_pictures_without_captions_are_read_where_none_are_wanted(tmp_path):
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.png").with_suffix(".txt").write_text("a dog")
+    put(tmp_path / "in" / "c.png")
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    (tmp_path / "metadata.csv").write_text("file_name\nb.png\n")
+    source, unread = pairs.read_pairs([tmp_path], captions=False)
+    assert sorted(pair.path.name for pair in source.pairs) == ["a.png", "b.png", "c.png"]
+    assert [entry.path.name for entry in unread] == ["d.png"]
+    assert source.item(0, 4).caption == ""
 
 
 def test_the_users_pictures_are_split_the_same_way_whatever_else_is_there(tmp_path):

@@ -314,7 +314,7 @@ class Drawings:
     def item(self, index: int, size: int = 64) -> Item:
         scene = self.scene(index)
         picture = torch.from_numpy(render(scene, size)).permute(2, 0, 1).contiguous()
-        return Item(picture, scene.caption, scene.identity)
+        return Item(picture, scene.caption, (scene.identity,))
 
     def canonical(self, concept: Concept, style: str, size: int = 64) -> UInt8[np.ndarray, "size size 3"]:
         """The concept alone, as a plain scene shows it."""

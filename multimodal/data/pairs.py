@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -29,11 +29,11 @@ MAX_TABLE_BYTES = 4_000_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """A captioned picture; items of equal identity are matches for each other in a contrastive loss."""
+    """A captioned picture; items that share one of their identities match each other in a contrastive loss."""
 
     image: UInt8[Tensor, "3 s s"]
     caption: str
-    identity: int
+    identity: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,29 @@ def _say_once(sentence: str) -> None:
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """The user's pairs; a picture that fails when it is wanted is replaced by the next, and named once."""
+    """The user's pairs: an item for each caption of each picture. Items match by their picture or by their caption. A
+    picture that fails when it is wanted is replaced by the next, and named once."""
 
     pairs: tuple[Pair, ...]
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self._items)
+
+    @cached_property
+    def _items(self) -> list[tuple[int, int]]:
+        """(picture, caption) numbers."""
+        return [(i, k) for i, pair in enumerate(self.pairs) for k in range(len(pair.captions))]
 
     def item(self, index: int, size: int = 64) -> Item:
-        for offset in range(len(self.pairs)):
-            pair = self.pairs[(index + offset) % len(self.pairs)]
+        for offset in range(len(self)):
+            number, which = self._items[(index + offset) % len(self)]
+            pair = self.pairs[number]
             try:
                 picture = images.square(images.read(pair.path), size)
             except images.ImageError as error:
                 _say_once(f"not used: {error}")
                 continue
-            # the captions of a picture take turns by its index, so that an item is always the same
-            caption = pair.captions[index % len(pair.captions)]
-            return Item(picture, caption, _number(caption))
+            return Item(picture, pair.captions[which], (_number(str(pair.path)), _number(pair.captions[which])))
         raise UserError(f"none of the {len(self.pairs)} pictures could be read.")
 
     def split(self, part: str) -> "FolderPairs":
@@ -99,7 +104,7 @@ class FolderPairs:
 
 
 def batch(source: PairSource, indices: Sequence[int], size: int) -> dict:
-    """Items of a source as {"image": uint8 (b 3 size size), "caption": list of b, "identity": int64 (b)}."""
+    """Items of a source as {"image": uint8 (b 3 size size), "caption": list of b, "identity": int64 (b k)}."""
     items = [source.item(index, size) for index in indices]
     return {
         "image": torch.stack([item.image for item in items]),
@@ -108,14 +113,15 @@ def batch(source: PairSource, indices: Sequence[int], size: int) -> dict:
     }
 
 
-def read_pairs(paths: Sequence[Path | str]) -> tuple[FolderPairs, list[Unread]]:
-    """Every captioned picture below the paths. Raises UserError for a path that does not exist."""
+def read_pairs(paths: Sequence[Path | str], captions: bool = True) -> tuple[FolderPairs, list[Unread]]:
+    """Every captioned picture below the paths; with `captions` False also those without, which then have the caption "".
+    Raises UserError for a path that does not exist."""
     pairs: dict[Path, Pair] = {}
     unread: list[Unread] = []
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"--data {path} does not exist.")
-        found = _folder(path) if path.is_dir() else _table(path)
+        found = _folder(path, captions) if path.is_dir() else _table(path, captions)
         for entry in found:
             if isinstance(entry, Unread):
                 unread.append(entry)
@@ -132,7 +138,7 @@ def hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _folder(folder: Path) -> Iterator[Pair | Unread]:
+def _folder(folder: Path, captions: bool) -> Iterator[Pair | Unread]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path, folder))
     tables = [
         f for f in files if f.name in ("metadata.jsonl", "metadata.csv", "metadata.tsv", "captions.csv", "captions.tsv")
@@ -141,7 +147,7 @@ def _folder(folder: Path) -> Iterator[Pair | Unread]:
     if tables:
         described = set()
         for table in tables:
-            for entry in _table(table):
+            for entry in _table(table, captions):
                 described.add(entry.path)
                 yield entry
         pictures = [p for p in pictures if p.resolve() not in described and p not in described]
@@ -151,7 +157,7 @@ def _folder(folder: Path) -> Iterator[Pair | Unread]:
         text = picture.with_suffix(".txt")
         if not _opens(picture):
             yield Unread(picture, "it is not a picture that can be read")
-        elif text.is_file():
+        elif text.is_file() and captions:
             yield _captioned(picture, text)
         elif classes:
             name = picture.parent.name.replace("_", " ").replace("-", " ")
@@ -159,6 +165,8 @@ def _folder(folder: Path) -> Iterator[Pair | Unread]:
                 picture.resolve(),
                 (f"a picture of {'an' if name[:1].lower() in set('aeiou') else 'a'} {name}",),
             )
+        elif not captions:
+            yield Pair(picture.resolve(), ("",))
         else:
             yield Unread(picture, f"it has no caption: no {text.name} beside it and no line in a table")
 
@@ -185,7 +193,7 @@ def _captioned(picture: Path, text: Path) -> Pair | Unread:
     return Pair(picture.resolve(), captions) if captions else Unread(text, "it holds no caption")
 
 
-def _table(path: Path) -> Iterator[Pair | Unread]:
+def _table(path: Path, wanted: bool) -> Iterator[Pair | Unread]:
     if path.stat().st_size > MAX_TABLE_BYTES:
         raise UserError(f"--data {path} has more than {MAX_TABLE_BYTES // 10**9} GB; split it.")
     suffix = path.suffix.lower()
@@ -196,7 +204,7 @@ def _table(path: Path) -> Iterator[Pair | Unread]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = _json_rows(file) if suffix == ".jsonl" else _csv_rows(file, "\t" if suffix == ".tsv" else None)
-            yield from (_row(path, number, row) for number, row in rows)
+            yield from (_row(path, number, row, wanted) for number, row in rows)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         yield Unread(path, f"the rest of the table could not be read: {error}")
 
@@ -221,7 +229,7 @@ def _csv_rows(file, delimiter: str | None) -> Iterator[tuple[int, dict | None]]:
         yield reader.line_num, row
 
 
-def _row(table: Path, number: int, row: dict | None) -> Pair | Unread:
+def _row(table: Path, number: int, row: dict | None, wanted: bool) -> Pair | Unread:
     where = Path(f"{table}:{number}")
     if row is None:
         return Unread(where, "the line is not a JSON object")
@@ -232,6 +240,8 @@ def _row(table: Path, number: int, row: dict | None) -> Pair | Unread:
         return Unread(where, f"no picture is named; expected a column {', '.join(IMAGE_COLUMNS)}")
     texts = texts if isinstance(texts, list) else [texts]
     captions = tuple(" ".join(text.split())[:MAX_CAPTION] for text in texts if isinstance(text, str) and text.strip())
+    if not captions and not wanted:
+        captions = ("",)
     if not captions:
         return Unread(where, f"no caption is given; expected a column {', '.join(CAPTION_COLUMNS)}")
     folder = table.parent.resolve()

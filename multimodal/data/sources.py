@@ -6,8 +6,9 @@ from multimodal import cli
 from multimodal.cli import UserError
 
 
-def captioned(paths: tuple[Path, ...], seed: int, concepts: str):
-    """(training source, held-out source). The user's unreadable files are named with the reason; the rest is used."""
+def captioned(paths: tuple[Path, ...], seed: int, concepts: str, captions: bool = True):
+    """(training source, held-out source). The user's unreadable files are named with the reason; the rest is used.
+    With `captions` False pictures without a caption are used too."""
     if not paths:
         from multimodal.data.drawings import Drawings
 
@@ -16,11 +17,10 @@ def captioned(paths: tuple[Path, ...], seed: int, concepts: str):
         )
     from multimodal.data.pairs import read_pairs
 
-    source, unread = read_pairs(paths)
+    source, unread = read_pairs(paths, captions)
     for item in unread:
         cli.say(f"not used: {item.path}: {item.reason}")
-    if len(source) < 2:
-        raise UserError(
-            f"--data {' '.join(map(str, paths))}: {len(source)} captioned pictures were found, 2 are needed."
-        )
+    if len(source.pairs) < 2:
+        kind = "captioned pictures" if captions else "pictures"
+        raise UserError(f"--data {' '.join(map(str, paths))}: {len(source.pairs)} {kind} were found, 2 are needed.")
     return source.split("train"), source.split("held_out")
