@@ -15,7 +15,7 @@ from torch import Tensor
 from clip import zeroshot
 from clip.model import CLIP
 from dalle.drawing import draw
-from dalle.model import Artist
+from dalle.model import Artist, too_long
 from gpt.model import GPT
 from gpt.writing import write
 from multimodal import images
@@ -48,6 +48,10 @@ def words(name: str, value: Any) -> str:
 
 def file_of(image: Any) -> bytes:
     """The bytes of a data URL, or of base64 alone."""
+    if isinstance(image, str) and len(image) > images.MAX_BYTES * 3 // 2:
+        raise UserError(
+            f"the image has {len(image):,} letters of base64: at most {images.MAX_BYTES // 10**6} MB are read."
+        )
     try:
         return base64.b64decode(image.partition("base64,")[2] or image, validate=True)
     except (ValueError, AttributeError):
@@ -87,6 +91,13 @@ def drawn(
     rows, guidance = artist.model.config.grid, real("the guidance", guidance, 0.0, 100.0)
     for turn, pictures in enumerate(draw(artist, prompt, seeds, guidance, sampling, rows), start=1):
         yield turn / rows, list(zip(seeds, map(enlarged, pictures.float().cpu()), strict=True))
+
+
+def unseen_words(artist: Artist, prompt: str) -> str:
+    """A remark for a prompt that is longer than what the model reads, else ""."""
+    length = artist.model.config.text_length
+    cut = too_long(artist.tokenizer, [prompt], length)
+    return f" · only the first {length - 1} tokens of the prompt were read" if cut else ""
 
 
 def enlarged(picture: Float[Tensor, "3 h w"]) -> Image.Image:

@@ -65,6 +65,10 @@ def load(settings: Demo):
         except UserError as error:
             parts[package] = Part(problem=str(error).replace("--model", f"--{package}"))
             cli.say(f"{package}: not loaded: {parts[package].problem}")
+        except Exception as error:  # whatever is wrong with one model's files, the others are served
+            told = " ".join(str(error).split())[:300]
+            parts[package] = Part(problem=f"{asked or 'the bundled model'} could not be loaded: {told}")
+            cli.say(f"{package}: not loaded: {type(error).__name__}: {told}")
     return parts
 
 

@@ -178,21 +178,13 @@ def draw_tab(part: Part) -> None:
             count = gr.Slider(1, MAX_DRAWINGS, 4, step=1, label="Drawings", elem_id="draw-count")
             with gr.Accordion("Sampling", open=False):
                 guidance = gr.Slider(
-                    1,
-                    10,
-                    GUIDANCE,
-                    step=0.5,
-                    label="Guidance",
+                    1, 10, GUIDANCE, step=0.5, label="Guidance",
                     info="How closely to follow the words; 1 is as learned.",
-                )
+                )  # fmt: skip
                 temperature = gr.Slider(
-                    0,
-                    2,
-                    TEMPERATURE,
-                    step=0.05,
-                    label="Temperature",
+                    0, 2, TEMPERATURE, step=0.05, label="Temperature",
                     info="0 takes the likeliest code, 1 samples as learned.",
-                )
+                )  # fmt: skip
                 top_k = gr.Slider(0, 500, 0, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all.")
                 seed = seed_box()
         with gr.Column(scale=5, min_width=320):
@@ -204,6 +196,7 @@ def draw_tab(part: Part) -> None:
         for done, drawings in answers.drawn(part.model, prompt, count, guidance, sampling, answers.seed_of(seed)):
             seconds, what = time.perf_counter() - began, "drawing" if len(drawings) == 1 else "drawings"
             told = f"{len(drawings)} {what} in {seconds:.1f} s" if done == 1 else f"Drawing ... {done:.0%}"
+            told += answers.unseen_words(part.model, prompt)
             yield markup.sheet(prompt, drawings, done == 1), markup.note(told)
 
     values = [prompt, count, guidance, temperature, top_k, seed]

@@ -67,11 +67,12 @@ def read_labels(settings: Settings) -> list[str]:
 def pictures_in(paths: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
     """(path, None) for every file named and every picture in the folders, sorted; (path, why) for an empty folder."""
     from multimodal import images
+    from multimodal.data.pairs import hidden
 
     for path in paths:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            inside = sorted(p for p in inside if not p.name.startswith("."))  # macOS leaves "._photo.jpg" about
+            inside = sorted(p for p in inside if not hidden(p, path))  # .thumbnails, and macOS's "._photo.jpg"
             yield from ((found, None) for found in inside)
             if not inside:
                 yield path, f"{path} is a folder without pictures ({', '.join(sorted(images.SUFFIXES))})."
