@@ -111,8 +111,10 @@ PRESETS = {
     "small": (
         "a few minutes on one core",
         TrainCLIP(
-            model=CLIPConfig(image=modern(128, 4, 4, causal=False, rotary_axes=2), text=modern(128, 3, 4), embedding=128),
-            train=TrainConfig(steps=100_000, minutes=5.0, batch_size=128),
+            model=CLIPConfig(
+                image=modern(128, 4, 4, causal=False, rotary_axes=2), text=modern(128, 3, 4), patch=16, embedding=128
+            ),
+            train=TrainConfig(steps=100_000, minutes=5.0, batch_size=128, embedding_lr=8.0),
         ),
     ),
     "bundled": (

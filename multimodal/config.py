@@ -30,7 +30,7 @@ class TransformerConfig:
     """A position sees itself and what came before it, nothing after."""
     norm_gain: bool = False
     """LayerNorm (eps 1e-5) with a learned gain and bias, or without."""
-    activation: Literal["gelu_tanh", "quick_gelu", "relu2"] = "relu2"
+    activation: Literal["gelu_tanh", "gelu", "quick_gelu", "relu2"] = "relu2"
     """Non-linearity of the feed-forward half."""
     bias: bool = False
     """Biases in the linear maps."""

@@ -167,6 +167,8 @@ class MLP(nn.Module):
         x = self.up(x)
         if self.activation == "gelu_tanh":
             x = F.gelu(x, approximate="tanh")
+        elif self.activation == "gelu":
+            x = F.gelu(x)
         elif self.activation == "quick_gelu":
             x = x * torch.sigmoid(1.702 * x)
         else:
