@@ -40,6 +40,8 @@ def pictures(tmp_path) -> Path:
     Image.new("RGB", (20, 50), (30, 30, 200)).save(place / "c" / "a.jpg")
     (place / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
     (place / ".hidden.png").write_bytes(b"")
+    (place / ".thumbnails").mkdir()
+    Image.new("RGB", (4, 4)).save(place / ".thumbnails" / "b.png")
     (place / "notes.txt").write_text("nothing to see")
     return place
 

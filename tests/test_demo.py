@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,6 +48,34 @@ def test_the_same_seed_writes_the_same_and_another_seed_something_else(parts):
         return last
 
     assert text(3) == text(3) != text(4)
+
+
+def test_a_model_whose_files_are_broken_leaves_a_sentence_and_the_others_work(models, tmp_path, capsys):
+    shutil.copytree(models / "gpt", tmp_path / "gpt")
+    settings = demo.Demo(gpt=str(tmp_path / "gpt"), dalle=str(models / "dalle"), clip=str(models / "clip"))
+    (tmp_path / "gpt" / "tokenizer.json").write_text('{"decoder": {"type": "ByteLevel"}}')
+    parts = demo.load(settings)
+    assert parts["gpt"].model is None and "tokenizer.json" in parts["gpt"].problem
+    assert parts["dalle"].model is not None and parts["clip"].model is not None
+    import gpt.model
+
+    def failing(directory, device):
+        raise RuntimeError("out of\nmemory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt.model, "load", failing)
+        assert demo.load(settings)["gpt"].problem.endswith("could not be loaded: out of memory")
+
+
+def test_an_image_of_any_length_is_refused_before_it_is_decoded():
+    with pytest.raises(UserError, match="letters of base64"):
+        answers.file_of("A" * (answers.images.MAX_BYTES * 3 // 2 + 1))
+
+
+def test_a_prompt_longer_than_the_drawer_reads_is_told(parts):
+    artist = parts["dalle"].model
+    assert answers.unseen_words(artist, "a cat") == ""
+    assert f"only the first {artist.model.config.text_length - 1} tokens" in answers.unseen_words(artist, "a cat " * 50)
 
 
 def test_text_comes_in_pieces_each_longer_than_the_one_before(parts):
