@@ -1,19 +1,19 @@
 """Settings of the backbone and of training, as frozen data: no torch here, so that `--help` answers at once.
 
-`gpt2` and `modern` are the two families of blocks; everything trained or loaded by this toolkit is one of them.
+`gpt1`, `gpt2`, `gpt3` and `modern` are the families of blocks; everything trained or loaded by this toolkit is of one.
+gpt1:   Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training" (norm after the sum).
 gpt2:   Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (pre-LN, tanh-GELU, biases).
+gpt3:   Brown et al. 2020, "Language Models are Few-Shot Learners" (alternately dense and banded, as Child et al. 2019).
 modern: rotary positions (Su et al. 2021), norms without parameters, QK-norm (Henry et al. 2020), squared ReLU (So et
         al. 2021), value residual (Zhou et al. 2024) and a shortcut from the embedding to every block. The norm is
         LayerNorm, not RMSNorm: on a CPU torch's LayerNorm runs forward and backward in a fourth of the time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-MAX_WIDTH, MAX_DEPTH = (
-    65_536,
-    1_024,
-)  # a config file is a stranger's: sizes are bounded before anything is built
+# a config file is a stranger's: sizes are bounded before anything is built
+MAX_WIDTH, MAX_DEPTH, MAX_BAND = 65_536, 1_024, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class TransformerConfig:
     """Width of the feed-forward half over the width."""
     dropout: float = 0.0
     """Probability of dropping a feature of a branch while training."""
+    post_norm: bool = False
+    """Normalise after each branch has been added, as GPT-1, instead of before it; there is no final norm then."""
+    band: int = 0
+    """Every other block, the first included, sees only this many positions back, itself included; 0 is no bound."""
 
     def __post_init__(self):
         if not (1 <= self.width <= MAX_WIDTH and 1 <= self.depth <= MAX_DEPTH and 1 <= self.heads <= self.width):
@@ -62,8 +66,13 @@ class TransformerConfig:
                 f"rotary_axes {self.rotary_axes} with {self.head_width} features a head: allowed are 0 to 3 axes, "
                 "each needs two features."
             )
-        if not (1 <= self.mlp_ratio <= 16 and 0 <= self.dropout < 1):
-            raise ValueError(f"mlp_ratio {self.mlp_ratio} (1 to 16) or dropout {self.dropout} (0 to below 1) is off.")
+        if not (1 <= self.mlp_ratio <= 16 and 0 <= self.dropout < 1 and 0 <= self.band <= MAX_BAND):
+            raise ValueError(
+                f"mlp_ratio {self.mlp_ratio} (1 to 16), dropout {self.dropout} (0 to below 1) or band {self.band} "
+                f"(0 to {MAX_BAND:,}) is off."
+            )
+        if self.band and not self.causal:
+            raise ValueError(f"band {self.band}: only a causal transformer looks back.")
 
     @property
     def head_width(self) -> int:
@@ -73,6 +82,17 @@ class TransformerConfig:
 def gpt2(width: int, depth: int, heads: int, causal: bool = True, dropout: float = 0.0) -> TransformerConfig:
     """GPT-2's blocks exactly; the wrapper adds learned positions."""
     return TransformerConfig(width, depth, heads, causal, True, "gelu_tanh", True, False, 0, False, dropout=dropout)
+
+
+def gpt1(width: int, depth: int, heads: int) -> TransformerConfig:
+    """GPT-1's blocks: GPT-2's, but normalised after the sum, and with dropout."""
+    return replace(gpt2(width, depth, heads, dropout=0.1), post_norm=True)
+
+
+def gpt3(width: int, depth: int, heads: int, band: int = 512) -> TransformerConfig:
+    """GPT-3's blocks: GPT-2's, every other one banded. The paper gives no width for the band; ours is a quarter of its
+    context."""
+    return replace(gpt2(width, depth, heads), band=band)
 
 
 def modern(
@@ -94,6 +114,8 @@ class TrainConfig:
     """Examples of one forward pass."""
     accumulate: int = 1
     """Forward passes of one optimiser step."""
+    ramp: int = 0
+    """Steps in which the batch grows, from one forward pass to `accumulate` of them (GPT-3)."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the matrices of the blocks with AdamW for the rest, or AdamW for all."""
     lr: float = 3e-3
@@ -125,6 +147,7 @@ class TrainConfig:
             "minutes": self.minutes is None or self.minutes > 0,
             "batch_size": self.batch_size >= 1,
             "accumulate": self.accumulate >= 1,
+            "ramp": self.ramp >= 0,
             "lr": self.lr > 0,
             "embedding_lr": self.embedding_lr > 0,
             "warmup": 0 <= self.warmup < 1,

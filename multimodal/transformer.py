@@ -1,6 +1,7 @@
 """The shared backbone: (b n d) features in, (b n d) features out; GPT, DALL·E and both CLIP towers are wrappers.
 
-A block is x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: GPT-2, Radford et al. 2019); one final norm.
+A block is x + attention(norm(x)), then x + mlp(norm(x)) (GPT-2, Radford et al. 2019), and one final norm; or norm(x +
+attention(x)), then norm(x + mlp(x)), and none (GPT-1, Radford et al. 2018).
 What differs between the families is in `TransformerConfig`. Rotary positions: Su et al. 2021, with the pairs of a
 head shared out over up to three coordinates, so that text (one), a grid (two) and text before a grid (three) rotate
 by one rule. Value residual: Zhou et al. 2024. Legend: b batch, n positions here, m positions seen (cached and here),
@@ -73,15 +74,19 @@ def rotate(x: Float[Tensor, "b h n e"], cos: Tensor, sin: Tensor) -> Float[Tenso
 
 
 def attention_mask(
-    n: int, m: int, causal: bool, valid: Bool[Tensor, "b m"] | None, device
+    n: int, m: int, causal: bool, valid: Bool[Tensor, "b m"] | None, device, band: int = 0
 ) -> Bool[Tensor, "#b 1 n m"] | None:
-    """True where query i (the last n of m positions) may look at key j; None where all may.
+    """True where query i (the last n of m positions) may look at key j; None where all may. With a `band` it looks at
+    that many places back at most, itself included.
 
     A padded query sees itself, so that no row is empty (an empty row would be NaN).
     """
     here = torch.arange(m - n, m, device=device)[:, None]
     there = torch.arange(m, device=device)[None, :]
     mask = (there <= here)[None, None] if causal and n > 1 else None
+    if band and m > band:
+        near = (there > here - band)[None, None]
+        mask = near if mask is None else mask & near
     if valid is not None:
         seen = rearrange(valid, "b m -> b 1 1 m") | (there == here)
         mask = seen if mask is None else mask & seen
@@ -184,10 +189,15 @@ class Block(nn.Module):
         self.mlp_norm, self.mlp = norm(config), MLP(config)
         self.embedding_shortcut = nn.Parameter(torch.zeros(())) if config.shortcuts and layer else None
         self.dropout = nn.Dropout(config.dropout)
+        self.post_norm = config.post_norm
 
     def forward(self, x, x0, turn, mask, cache, first_values):
         if self.embedding_shortcut is not None:
             x = x + self.embedding_shortcut.to(x.dtype) * x0
+        if self.post_norm:
+            y, values = self.attention(x, turn, mask, cache, first_values)
+            x = self.attention_norm(x + self.dropout(y))
+            return self.mlp_norm(x + self.dropout(self.mlp(x))), values
         y, values = self.attention(self.attention_norm(x), turn, mask, cache, first_values)
         x = x + self.dropout(y)
         return x + self.dropout(self.mlp(self.mlp_norm(x))), values
@@ -200,7 +210,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
-        self.norm = norm(config)
+        self.norm = nn.Identity() if config.post_norm else norm(config)
         self.initialise()
 
     def initialise(self) -> None:
@@ -243,10 +253,12 @@ class Transformer(nn.Module):
             turn = rotation(positions, self.config.head_width)
         # with nothing cached and nothing padded the kernel's own causal triangle is right, and faster than a mask
         plain = valid is None and (past == 0 or n == 1 or not self.config.causal)
-        mask = None if plain else attention_mask(n, past + n, self.config.causal, valid, x.device)
+        mask = banded = None if plain else attention_mask(n, past + n, self.config.causal, valid, x.device)
+        if 0 < self.config.band < past + n:
+            banded = attention_mask(n, past + n, self.config.causal, valid, x.device, self.config.band)
         x0, first_values = x, None
-        for block in self.blocks:
-            x, values = block(x, x0, turn, mask, cache, first_values)
+        for layer, block in enumerate(self.blocks):
+            x, values = block(x, x0, turn, mask if layer % 2 else banded, cache, first_values)
             first_values = values if first_values is None else first_values
         if cache is not None:
             cache.length += n

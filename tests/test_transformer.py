@@ -1,14 +1,18 @@
 """Claims about the backbone: it is causal where it says so, and cache, padding and batch change nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from multimodal.config import TransformerConfig, gpt2, modern
+from multimodal.config import TransformerConfig, gpt1, gpt2, gpt3, modern
 from multimodal.transformer import KVCache, Transformer, attend
 
 KINDS = {
+    "gpt1": replace(gpt1(32, 3, 4), dropout=0.0),
     "gpt2": gpt2(32, 3, 4),
+    "gpt3": gpt3(32, 3, 4, band=3),
     "modern": modern(32, 3, 4),
     "modern 2-D": modern(48, 2, 4, rotary_axes=2),
     "modern text and grid": modern(36, 2, 2, rotary_axes=3),
@@ -40,6 +44,20 @@ def test_a_position_depends_on_itself_and_the_past_only_when_causal(kind):
     assert moved.tolist() == ([True] * 3 + [False] * 3 if config.causal else [True] * 6)
 
 
+def test_every_other_block_sees_a_band_of_the_past_and_the_rest_all_of_it():
+    one, two = randomised(gpt3(32, 1, 4, band=3)), randomised(gpt3(32, 2, 4, band=3))
+    for model, seen in ((one, [False] * 3 + [True] * 3), (two, [True] * 6)):
+        x = torch.randn(1, 6, 32, requires_grad=True)
+        (model(x)[0, 5] * torch.randn(32)).sum().backward()
+        assert (x.grad[0].abs().sum(-1) > 0).tolist() == seen
+
+
+def test_a_band_as_wide_as_the_text_is_no_bound():
+    banded, dense = randomised(gpt3(32, 2, 4, band=6)), randomised(gpt2(32, 2, 4))
+    x = torch.randn(1, 6, 32)
+    torch.testing.assert_close(banded(x), dense(x))
+
+
 @pytest.mark.parametrize("chunks", [(7,), (3, 4), (1,) * 7, (4, 1, 2)])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].causal])
 def test_reading_in_chunks_with_a_cache_equals_one_full_forward(kind, chunks):
@@ -53,7 +71,7 @@ def test_reading_in_chunks_with_a_cache_equals_one_full_forward(kind, chunks):
     torch.testing.assert_close(torch.cat(parts, 1), model(x, where), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "modern"])
+@pytest.mark.parametrize("kind", ["gpt1", "gpt2", "gpt3", "modern"])
 def test_left_padding_changes_nothing_for_the_positions_that_are_real(kind):
     config = KINDS[kind]
     model, short, long = randomised(config), torch.randn(1, 3, config.width), torch.randn(1, 6, config.width)
