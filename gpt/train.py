@@ -2,6 +2,9 @@
 
     python -m gpt.train small --out runs/small
     python -m gpt.train small --data notes/ --train.minutes 10
+    python -m gpt.train finetune --data letters/ --out runs/letters
+    python -m gpt.train gpt3-small --plan
+    python -m gpt.train --list
 
 RUN holds the model (config.json, model.safetensors, tokenizer.json), metrics.jsonl, samples.md (what it
 writes while it learns), README.md (its card), tokens/ and state/ (what --resume needs). Bits per byte are on
@@ -84,6 +87,7 @@ def prepare(settings: TrainGPT, mixture: dict[str, float]) -> None:
 
 def train(settings: TrainGPT, argv: list[str] | None) -> int:
     import dataclasses
+    import json
 
     import torch
 
@@ -95,6 +99,23 @@ def train(settings: TrainGPT, argv: list[str] | None) -> int:
     from multimodal.tokenizer import Tokenizer
     from multimodal.training import begin, fit
 
+    base = None
+    if settings.model is not None:
+        base, tokenizer = gpt.load(directory := checkpoint.find(settings.model, "gpt"), settings.device)
+        settings = dataclasses.replace(
+            settings, transformer=base.config.transformer, vocabulary=base.config.vocabulary,
+            context=min(settings.context, base.config.context), tokenizer=str(directory / "tokenizer.json"),
+        )  # fmt: skip
+    try:  # before any work: the vocabulary may yet come out smaller
+        config = base.config if base else GPTConfig(settings.vocabulary, settings.context, settings.transformer)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if settings.plan:
+        from gpt.plan import plan, told
+
+        figures = plan(config, settings)
+        print(json.dumps(figures) if settings.json else told(figures))
+        return 0
     run = settings.out
     devices.pick(settings.device)
     begin(settings, free=("data", "mixture", "tokenizer", "vocabulary"))  # the run has kept its tokens
@@ -106,10 +127,6 @@ def train(settings: TrainGPT, argv: list[str] | None) -> int:
         mixture = {OWN: 1.0} if begun == {OWN} else {k: share for k, share in mixture.items() if k in begun}
         if not mixture:
             raise UserError(f"--resume: the run began with {', '.join(sorted(begun)) or 'no text'}; ask for the same.")
-    try:  # before any work: the vocabulary may yet come out smaller
-        config = GPTConfig(settings.vocabulary, settings.context, settings.transformer)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     if not settings.resume:
         prepare(settings, mixture)
         (run / "samples.md").unlink(missing_ok=True)
@@ -120,7 +137,9 @@ def train(settings: TrainGPT, argv: list[str] | None) -> int:
     held = {name: file for name, file in held.items() if file.text_bytes}
 
     torch.manual_seed(settings.seed)
-    network = gpt.GPT(dataclasses.replace(config, vocabulary=tokenizer.vocab_size))
+    network = gpt.GPT(config if base else dataclasses.replace(config, vocabulary=tokenizer.vocab_size))
+    if base:
+        network.load_state_dict(base.state_dict())
     at = {"step": 0}
 
     def loss(network, batch, step):
@@ -201,7 +220,16 @@ SOURCES = (
 )
 
 
+def listed(presets: dict) -> int:
+    from gpt.sizes import table
+
+    print(table(presets))
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
+    if "--list" in (sys.argv[1:] if argv is None else argv):
+        return cli.run(listed, PRESETS, PROG)
     settings = cli.parse(PRESETS, PROG, __doc__, argv)
     return cli.run(lambda settings: train(settings, argv), settings, PROG)
 

@@ -54,6 +54,13 @@ def rate(progress: float, config: TrainConfig) -> float:
     return warm * min(1.0, fall)
 
 
+def passes(step: int, config: TrainConfig) -> int:
+    """Forward passes of the step (from 0): they grow linearly over `ramp` steps to `accumulate` (Brown et al. 2020, B)."""
+    if step >= config.ramp:
+        return config.accumulate
+    return max(1, config.accumulate * (step + 1) // (config.ramp + 1))
+
+
 def momentum(progress: float) -> float:
     """Muon's momentum rises from 0.85 to 0.95 in the first tenth of the run, as its author's record runs do."""
     return 0.85 + 0.1 * min(1.0, max(progress, 0.0) / 0.1)

@@ -169,7 +169,7 @@ def fit(
 ) -> Outcome:
     """Trains `model` in place and leaves the run directory whole at every moment.
 
-    loss(model, batch, step) -> (scalar, metrics); it is averaged over `config.accumulate` batches a step.
+    loss(model, batch, step) -> (scalar, metrics); it is averaged over `optim.passes(step, config)` batches a step.
     batches(index) -> dict, a pure function of the index that uses no global random state (it runs in a thread).
     evaluate(model) -> metrics, logged as val_*; it may write samples. save(model) writes what others load.
     Raises Failed when the loss stops being a number; the last good checkpoint is kept.
@@ -261,7 +261,7 @@ def fit(
     total = round(config.minutes * 60) if config.minutes else config.steps
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
-    source = _prefetched(batches, step * config.accumulate)
+    source = _prefetched(batches, sum(optim.passes(i, config) for i in range(step)))
     with shown, _stop_on_signal() as signals, open(metrics_file, "a", buffering=1) as log, contextlib.closing(source):
         while step < config.steps and not ending:
             now = progress()
@@ -272,15 +272,16 @@ def fit(
                     if "momentum" in group:
                         group["momentum"] = optim.momentum(now)
             record = {"step": step + 1, "loss": 0.0}
-            for _ in range(config.accumulate):
+            passes = optim.passes(step, config)
+            for _ in range(passes):
                 batch = {k: v.to(where) if isinstance(v, Tensor) else v for k, v in next(source).items()}
                 with devices.autocast(where, config.precision):
                     value, metrics = loss(model, batch, step)
-                (value / config.accumulate).backward()
+                (value / passes).backward()
                 for name, metric in {"loss": value, **metrics}.items():
                     record[name] = (
                         record.get(name, 0.0)
-                        + float(metric.detach() if isinstance(metric, Tensor) else metric) / config.accumulate
+                        + float(metric.detach() if isinstance(metric, Tensor) else metric) / passes
                     )
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
             if not (math.isfinite(record["loss"]) and math.isfinite(norm)):

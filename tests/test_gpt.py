@@ -244,6 +244,20 @@ def test_training_leaves_a_whole_run_directory(run):
     assert model.config.vocabulary == tokenizer.vocab_size
 
 
+def test_a_model_goes_on_with_other_text_with_its_own_blocks_and_tokenizer(run, tmp_path, capsys):
+    (tmp_path / "letters.txt").write_text("Dear friend,\n\nyour letter came.\n" * 200)
+    arguments = ["finetune", "--model", str(run), "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    arguments += ["--device", "cpu", "--context", "32", "--train.steps", "30", "--train.batch-size", "4"]
+    assert train.main(arguments) == 0
+    (before, tokenizer), (after, same) = gpt.load(run, "cpu"), gpt.load(tmp_path / "run", "cpu")
+    assert before.config == after.config and tokenizer.token_bytes == same.token_bytes
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    ids = torch.tensor([tokenizer.encode("Dear friend,\n\nyour letter came.\n" * 8)[:33]])
+    with torch.no_grad():
+        old, new = (gpt.next_token_loss(model, {"tokens": ids}, 0)[0].item() for model in (before, after))
+    assert new < old and abs(lines[0]["loss"] - old) < 0.5  # it began where the other had ended
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_used(notes, tmp_path, capsys):
     arguments = ["tiny", "--data", str(notes), "--out", str(tmp_path / "run"), "--device", "cpu", *SHORT]
     train.main([*arguments, "--train.steps", "1"])

@@ -57,9 +57,9 @@ def train(run: Path, config: TrainConfig = CONFIG, **settings):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_twenty_steps_equal_ten_stop_resume_ten_bit_for_bit(tmp_path, optimizer, accumulate):
-    config = replace(CONFIG, optimizer=optimizer, accumulate=accumulate)
+@pytest.mark.parametrize(("accumulate", "ramp"), [(1, 0), (3, 0), (4, 15)])
+def test_twenty_steps_equal_ten_stop_resume_ten_bit_for_bit(tmp_path, optimizer, accumulate, ramp):
+    config = replace(CONFIG, optimizer=optimizer, accumulate=accumulate, ramp=ramp)
     whole, _ = train(tmp_path / "whole", config)
 
     def stop_at_ten(network, batch, step):
@@ -75,6 +75,19 @@ def test_twenty_steps_equal_ten_stop_resume_ten_bit_for_bit(tmp_path, optimizer,
     assert torch.equal(weights(whole), weights(resumed))
     lines = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("whole", "run")]
     assert lines[0] == lines[1]
+
+
+def test_the_batch_ramps_up_linearly_and_no_batch_is_left_out_or_seen_twice(tmp_path):
+    config = replace(CONFIG, steps=12, accumulate=4, ramp=8)
+    assert [optim.passes(step, config) for step in range(12)] == [1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
+    seen = []
+
+    def watched(network, batch, step):
+        seen.append(int(batch["index"]))
+        return loss(network, batch, step)
+
+    fit(model(), watched, lambda i: {**batches(i), "index": torch.tensor(i)}, config, tmp_path, seed=1, device="cpu")
+    assert seen == list(range(sum(optim.passes(step, config) for step in range(12))))
 
 
 def test_a_run_killed_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
