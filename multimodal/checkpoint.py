@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import nn
 
 from multimodal.cli import UserError
@@ -48,7 +48,8 @@ def write_weights(directory: Path, model: nn.Module, dtype: torch.dtype | None =
         for name, tensor in model.state_dict().items()
     }
     with replacing(directory / "model.safetensors") as aside:
-        aside.write_bytes(save(tensors))
+        save_file(tensors, aside, metadata={"format": "pt"})  # tensor by tensor, never all once more in memory
+        aside.chmod(0o644)  # safetensors lets nobody else read what it writes
 
 
 def write(
@@ -83,6 +84,10 @@ def read_config(directory: Path, kind: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} could not be read as JSON: {error}") from None
     if not isinstance(config, dict) or config.get("kind") != kind:
+        if isinstance(config, dict) and "model_type" in config and kind == "gpt":
+            raise UserError(
+                f"{directory} is a model of transformers: python -m gpt.convert {directory} --out RUN first."
+            )
         found = config.get("kind") if isinstance(config, dict) else type(config).__name__
         raise UserError(f"{directory} holds a checkpoint of kind {found!r}, but {kind!r} is needed here.")
     if config.pop("version", None) != VERSION:

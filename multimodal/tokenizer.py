@@ -117,7 +117,7 @@ class Tokenizer:
         Path(path).write_text(self._pipeline.to_str(), encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        return [i for piece in pieces(_clean(text)) for i in self._pipeline.encode(piece).ids]
+        return [i for piece in pieces(_clean(text)) for i in self._pipeline.encode(piece, add_special_tokens=False).ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; <|endoftext|> is left out, bytes that are no UTF-8 become U+FFFD."""

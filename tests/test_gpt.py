@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,19 @@ import torch
 import torch.nn.functional as F
 
 from gpt import model as gpt
-from gpt import sample, train
+from gpt import published, sample, train
 from gpt.presets import PRESETS, GPTConfig
 from gpt.scoring import continuations, encode_pair, score, windows
 from multimodal.cli import UserError
-from multimodal.config import gpt2, modern
+from multimodal.config import gpt1, gpt2, gpt3, modern
 from multimodal.tokenizer import Tokenizer
 
-FAMILIES = {"gpt2": gpt2(32, 2, 2), "modern": modern(32, 2, 2)}
+FAMILIES = {
+    "gpt1": replace(gpt1(32, 2, 2), dropout=0.0),
+    "gpt2": gpt2(32, 2, 2),
+    "gpt3": gpt3(32, 2, 2, band=6),
+    "modern": modern(32, 2, 2),
+}
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -100,27 +106,25 @@ def test_one_batch_can_be_memorised(family):
     assert loss.item() < 0.1
 
 
-def from_transformers(state: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
-    """transformers' GPT-2 weights under our names; its maps are (in, out), and query, key, value are one."""
-    ours = {
-        "embedding.weight": state["transformer.wte.weight"],
-        "positions.weight": state["transformer.wpe.weight"],
-        "transformer.norm.weight": state["transformer.ln_f.weight"],
-        "transformer.norm.bias": state["transformer.ln_f.bias"],
-    }
-    for i in range(depth):
-        theirs, block = f"transformer.h.{i}.", f"transformer.blocks.{i}."
-        for a, b in {"ln_1": "attention_norm", "ln_2": "mlp_norm"}.items():
-            ours |= {f"{block}{b}.{kind}": state[f"{theirs}{a}.{kind}"] for kind in ("weight", "bias")}
-        for a, b in {"attn.c_proj": "attention.out", "mlp.c_fc": "mlp.up", "mlp.c_proj": "mlp.down"}.items():
-            ours |= {
-                f"{block}{b}.weight": state[f"{theirs}{a}.weight"].T,
-                f"{block}{b}.bias": state[f"{theirs}{a}.bias"],
-            }
-        weights, biases = (state[f"{theirs}attn.c_attn.{kind}"].chunk(3, -1) for kind in ("weight", "bias"))
-        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-            ours |= {f"{block}attention.{name}.weight": weight.T, f"{block}attention.{name}.bias": bias}
-    return ours
+def test_gpt1_logits_equal_transformers_on_random_weights():
+    transformers = pytest.importorskip("transformers", reason="the extra test is not installed")
+    theirs = transformers.OpenAIGPTLMHeadModel(
+        transformers.OpenAIGPTConfig(vocab_size=60, n_positions=16, n_embd=32, n_layer=2, n_head=2)
+    ).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    renamed = {"tokens_embed": "wte", "positions_embed": "wpe"}
+    state = {name.removeprefix("transformer."): tensor for name, tensor in theirs.state_dict().items()}
+    state = {re.sub(r"^\w+_embed", lambda found: renamed[found[0]], name): tensor for name, tensor in state.items()}
+    state |= {"ln_f.weight": torch.ones(32), "ln_f.bias": torch.zeros(32)}  # GPT-1 has none
+    config = GPTConfig(60, 16, gpt1(32, 2, 2))
+    ours = published.to_ours(state, config, in_out=True)
+    model = gpt.GPT(config).eval()
+    model.load_state_dict({k: v for k, v in ours.items() if not k.startswith("transformer.norm.")})
+    tokens = some_tokens(3, 16)
+    torch.testing.assert_close(model(tokens), theirs(tokens).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_gpt2_logits_equal_those_of_transformers():
@@ -134,8 +138,10 @@ def test_gpt2_logits_equal_those_of_transformers():
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    ours = gpt.GPT(GPTConfig(101, 24, gpt2(48, 3, 4))).eval()
-    ours.load_state_dict(from_transformers(theirs.state_dict(), depth=3))
+    state, config = theirs.state_dict(), GPTConfig(101, 24, gpt2(48, 3, 4))
+    ours = gpt.GPT(config).eval()
+    plain = {name: state[found] for name, found in published.plain_names(state).items()}
+    ours.load_state_dict(published.to_ours(plain, config, in_out=True))
     tokens = some_tokens(3, 24)
     with torch.no_grad():
         expected = theirs(tokens).logits

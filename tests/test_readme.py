@@ -23,7 +23,8 @@ MAP = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", TEXT, re.MULTILINE))
 def test_there_is_a_command_for_every_verb():
     verbs = {command.split()[0] for command in COMMANDS}
     assert verbs == {
-        "gpt.train", "gpt.sample", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train", "clip.classify",
+        "gpt.train", "gpt.sample", "gpt.convert", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train",
+        "clip.classify",
     }  # fmt: skip
 
 
@@ -35,6 +36,9 @@ class Understood(Exception):
 def test_a_command_of_the_readme_is_understood_by_the_real_command(command, monkeypatch):
     verb, *arguments = shlex.split(command, comments=True)
     module = import_module(verb)
+    if "--list" in arguments:
+        assert module.main(arguments) == 0
+        return
 
     def instead(function, settings, prog):
         assert prog == verb
@@ -56,7 +60,9 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
     ran = 0
     for command in COMMANDS:
         verb, *arguments = shlex.split(command, comments=True)
-        if ".train" in verb:
+        if verb == "gpt.convert":  # of files that are not there: tests/test_convert.py converts
+            continue
+        if ".train" in verb and "--list" not in arguments:
             arguments[0] = "tiny"
             if "--train.minutes" in arguments:
                 at = arguments.index("--train.minutes")

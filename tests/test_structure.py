@@ -105,7 +105,15 @@ except SystemExit as end:
 
 
 def test_there_are_commands_to_train_and_to_use_every_model():
-    expected = {"gpt.train", "gpt.sample", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train"}
+    expected = {
+        "gpt.train",
+        "gpt.sample",
+        "gpt.convert",
+        "dalle.train_dvae",
+        "dalle.train",
+        "dalle.sample",
+        "clip.train",
+    }
     assert expected | {"clip.classify", "apps.demo"} <= set(commands())
 
 
@@ -123,7 +131,9 @@ def test_a_wrong_option_is_one_status_for_all_commands():
         done = run("-m", module, "--no-such-option")
         assert done.returncode == 2, f"{module}: {done.returncode} {done.stderr[-300:]}"
         assert "Traceback" not in done.stderr and "│" not in done.stderr
-        assert done.stderr.startswith(f"{module.replace('apps.demo', 'apps/demo.py')}: ") and done.stderr.count("\n") == 1
+        assert (
+            done.stderr.startswith(f"{module.replace('apps.demo', 'apps/demo.py')}: ") and done.stderr.count("\n") == 1
+        )
 
 
 @pytest.mark.parametrize(
