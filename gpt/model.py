@@ -68,10 +68,10 @@ class GPT(nn.Module):
             x = x[:, -last:]
         return F.linear(x, self.embedding.weight)
 
-    def cache(self, batch: int) -> KVCache:
-        """An empty cache for `batch` rows of a whole context."""
+    def cache(self, batch: int, length: int | None = None) -> KVCache:
+        """An empty cache for `batch` rows of `length` positions, of a whole context for None."""
         weight = self.embedding.weight
-        return KVCache(self.config.transformer, batch, self.config.context, weight.device, weight.dtype)
+        return KVCache(self.config.transformer, batch, length or self.config.context, weight.device, weight.dtype)
 
 
 def next_token_loss(

@@ -56,6 +56,8 @@ def test_a_command_of_the_readme_is_understood_by_the_real_command(command, monk
 def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
     """In their order, in one folder, each as its own process; trainings with the preset for tests instead of minutes."""
     (tmp_path / "apps").symlink_to(ROOT / "apps")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "first.txt").write_text("My dear friend,\nyour letter came on Monday.\n" * 100)
     bundled = all((ROOT / package / "pretrained" / "bundled").is_dir() for package in ("gpt", "dalle", "clip"))
     ran = 0
     for command in COMMANDS:
@@ -63,7 +65,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
         if verb == "gpt.convert":  # of files that are not there: tests/test_convert.py converts
             continue
         if ".train" in verb and "--list" not in arguments:
-            arguments[0] = "tiny"
+            arguments[0] = "finetune" if arguments[0] == "finetune" else "tiny"
             if "--train.minutes" in arguments:
                 at = arguments.index("--train.minutes")
                 del arguments[at : at + 2]
