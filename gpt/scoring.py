@@ -117,11 +117,17 @@ def continuations(model: GPT, end: int, rows: Sequence[tuple[Sequence[int], Sequ
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Ids of a context and of what follows it, encoded as one text: a word keeps its token, and its space before it."""
+    """Ids of a context and of what follows it, encoded as one text: a word keeps its token, and its space before it.
+
+    A token that spans the border belongs to what follows.
+    """
     text = context.rstrip()
     continuation = context[len(text) :] + continuation
     whole, before = tokenizer.encode(text + continuation), tokenizer.encode(text)
-    return whole[: len(before)], whole[len(before) :]
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(whole, before, strict=False)) if a != b), min(len(whole), len(before))
+    )
+    return whole[:shared], whole[shared:]
 
 
 def score(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, most: int | None = None) -> dict[str, float]:

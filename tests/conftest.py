@@ -32,6 +32,8 @@ def models(tmp_path_factory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         writer = gpt.GPT(GPTConfig(v, 64, modern(32, 2, 2)))
+        for parameter in writer.parameters():  # branches start at zero: without, it would see the last token only
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
         gpt.save(writer, tokenizer, folder / "gpt", card="# A tiny GPT\n\nIt knows nothing.\n")
         dvae = DVAE(DVAEConfig(size=16, patch=4, grid=4, width=8, depth=1, levels=(4, 4)))
         drawer = dalle.DALLE(DALLEConfig(modern(32, 2, 2, rotary_axes=3), v, 8, grid=4, codes=16))

@@ -445,3 +445,5 @@ def test_a_pair_is_encoded_as_one_text_and_its_space_belongs_to_what_follows():
     before, after = encode_pair(tokenizer, "the cat ", "sat")
     assert before == tokenizer.encode("the cat") and before + after == tokenizer.encode("the cat sat")
     assert tokenizer.decode(after) == " sat"
+    before, after = encode_pair(tokenizer, "the c", "at sat")  # " cat" is one token
+    assert before + after == tokenizer.encode("the cat sat") and tokenizer.decode(after) == " cat sat"

@@ -23,7 +23,7 @@ MAP = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", TEXT, re.MULTILINE))
 def test_there_is_a_command_for_every_verb():
     verbs = {command.split()[0] for command in COMMANDS}
     assert verbs == {
-        "gpt.train", "gpt.sample", "gpt.convert", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train",
+        "gpt.train", "gpt.sample", "gpt.convert", "gpt.score", "gpt.rescore", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train",
         "clip.classify",
     }  # fmt: skip
 
@@ -56,6 +56,8 @@ def test_a_command_of_the_readme_is_understood_by_the_real_command(command, monk
 def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
     """In their order, in one folder, each as its own process; trainings with the preset for tests instead of minutes."""
     (tmp_path / "apps").symlink_to(ROOT / "apps")
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt" / "examples").symlink_to(ROOT / "gpt" / "examples")
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "first.txt").write_text("My dear friend,\nyour letter came on Monday.\n" * 100)
     bundled = all((ROOT / package / "pretrained" / "bundled").is_dir() for package in ("gpt", "dalle", "clip"))
