@@ -6,6 +6,7 @@ embedding is normalised. Legend: b batch, n position, v vocabulary, m positions 
 width.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ class GPT(nn.Module):
         self.learned = config.transformer.rotary_axes == 0
         self.embedding = nn.Embedding(config.vocabulary, width)
         self.positions = nn.Embedding(config.context, width) if self.learned else None
+        self.head: nn.Module | None = None  # the embedding's weights, unless they were packed for writing
         self.dropout = nn.Dropout(config.transformer.dropout)
         self.transformer = Transformer(config.transformer)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -66,7 +68,11 @@ class GPT(nn.Module):
         x = self.transformer(self.dropout(x), rearrange(positions, "b n -> b n 1"), valid, cache)
         if last is not None:
             x = x[:, -last:]
-        return F.linear(x, self.embedding.weight)
+        return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+
+    def pack_head(self, make: Callable[[Tensor, None], nn.Module]) -> None:
+        """Gives the head a packed copy of the embedding (see multimodal/packing.py), which rows are still looked up in."""
+        self.head = make(self.embedding.weight, None)
 
     def cache(self, batch: int, length: int | None = None) -> KVCache:
         """An empty cache for `batch` rows of `length` positions, of a whole context for None."""

@@ -15,7 +15,7 @@ Same prompt, same seed: same text, whatever is written beside it.
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -75,6 +75,9 @@ class Sample(Common):
     """Begin with the prompt as the model read it; with --json also with its tokens and log-probabilities."""
     logprobs: int | None = None
     """With --json: token_ids, text_offset and top_logprobs, the so many likeliest tokens in the place of each."""
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    """What the model computes in: bf16 is faster where the processor has it, int8 (x86 only) fastest, each a little
+    off; benchmarks/gpt_sample.py measures both."""
     json: bool = False
     """An object a line: text, finish_reason (stop or length), tokens, token_logprobs (the model's own, in nats; null for
     the first token of a prompt); of several prompts also prompt, of two models also model, of --beams also score."""
@@ -153,6 +156,7 @@ def sample(settings: Sample) -> int:
 
     from gpt.model import load
     from gpt.writing import Request, write_batch
+    from multimodal.packing import pack
     from multimodal.sampling import Sampling
 
     # whoever reads the prompt's tokens wants to know how likely they are
@@ -165,7 +169,8 @@ def sample(settings: Sample) -> int:
         ),
         settings.stop, settings.n, settings.best_of, logprobs, settings.echo,
     )  # fmt: skip
-    writers = [load(directory, settings.device) for directory in directories]
+    loaded = [load(directory, settings.device) for directory in directories]
+    writers = [(pack(model, settings.precision), tokenizer) for model, tokenizer in loaded]
     single = len(prompts) == len(writers) == settings.n == (settings.best_of or 1) == 1
     if single and not settings.json and settings.beams is None:
         for turn in write_batch(

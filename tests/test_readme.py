@@ -23,8 +23,8 @@ MAP = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", TEXT, re.MULTILINE))
 def test_there_is_a_command_for_every_verb():
     verbs = {command.split()[0] for command in COMMANDS}
     assert verbs == {
-        "gpt.train", "gpt.sample", "gpt.convert", "gpt.score", "gpt.rescore", "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train",
-        "clip.classify",
+        "gpt.train", "gpt.sample", "gpt.convert", "gpt.score", "gpt.rescore",
+        "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train", "clip.classify",
     }  # fmt: skip
 
 
