@@ -56,7 +56,8 @@ class TrainGPT(Common):
     vocabulary: int = 4096
     """Largest vocabulary of a bpe tokenizer."""
     data: tuple[Path, ...] = ()
-    """Text files and folders; without it Shakespeare, the Bible, Python's standard library, emoji names."""
+    """Text files, folders, JSON lines, any of them gzipped; - is standard input. Without it Shakespeare, the Bible, Python's
+    standard library, emoji names."""
     mixture: dict[str, float] = field(
         default_factory=lambda: {"shakespeare": 0.4, "bible": 0.35, "python": 0.2, "emoji": 0.05}
     )

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpt.model import GPT
+from multimodal.data.tokens import Joined
 from multimodal.tokenizer import Tokenizer
 
 
@@ -130,7 +131,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
     return whole[:shared], whole[shared:]
 
 
-def score(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, most: int | None = None) -> dict[str, float]:
+def score(model: GPT, tokenizer: Tokenizer, ids: np.ndarray | Joined, most: int | None = None) -> dict[str, float]:
     """{"loss": nats a token, "bpb": bits a byte} over the ids' text, or over `most` windows of it."""
     lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
     nats, tokens, size = 0.0, 0, 0

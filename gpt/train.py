@@ -2,6 +2,7 @@
 
     python -m gpt.train small --out runs/small
     python -m gpt.train small --data notes/ --train.minutes 10
+    zcat texts.jsonl.gz | python -m gpt.train small --data -
     python -m gpt.train finetune --data letters/ --out runs/letters
     python -m gpt.train gpt3-small --plan
     python -m gpt.train --list
@@ -13,76 +14,13 @@ held-out documents.
 
 import sys
 
+from gpt.data import OWN, prepare
 from gpt.presets import PRESETS, TrainGPT
 from multimodal import cli
 from multimodal.cli import UserError
 
 PROG = "gpt.train"
 PERIODIC, FINAL = 64, 2000  # most windows of a held-out text that are judged while training, and at the end
-OWN = "text"  # what the user's own data is called in metrics
-
-
-def read_texts(settings: TrainGPT, mixture: dict[str, float]):
-    """({name: documents to train on}, {name: documents held out}). Unreadable files are named."""
-    from multimodal.data import text
-
-    if settings.data:
-        documents, unread = text.documents(settings.data)
-        for item in unread:
-            cli.say(f"not used: {item.path}: {item.reason}")
-        corpora = {OWN: documents}
-        if not documents:
-            raise UserError(
-                f"--data {' '.join(map(str, settings.data))}: no text could be read there; give text files."
-            )
-    else:
-        found = text.default_corpora()
-        corpora = {name: found[name] for name in mixture if name in found}
-    halves = {name: text.split(documents) for name, documents in corpora.items()}
-    return {name: half[0] for name, half in halves.items()}, {name: half[1] for name, half in halves.items()}
-
-
-def make_tokenizer(settings: TrainGPT, texts, mixture):
-    """The tokenizer that the settings ask for; a new bpe sees every text in its share of the rows."""
-    from pathlib import Path
-
-    from multimodal.tokenizer import Tokenizer
-
-    if settings.tokenizer == "bytes":
-        return Tokenizer.bytes()
-    if settings.tokenizer == "characters":
-        return Tokenizer.characters(document.text for documents in texts.values() for document in documents)
-    if settings.tokenizer != "bpe":
-        if not Path(settings.tokenizer).is_file():
-            raise UserError(f"--tokenizer {settings.tokenizer}: not bpe, characters or bytes, nor a file.")
-        return Tokenizer.load(Path(settings.tokenizer))
-    sizes = {name: sum(len(document.text) for document in documents) for name, documents in texts.items()}
-    unit = min(size / mixture[name] for name, size in sizes.items())
-    shown = []
-    for name, documents in texts.items():
-        left = round(unit * mixture[name])
-        for document in documents:
-            shown.append(document.text[:left])
-            left -= len(shown[-1])
-    return Tokenizer.bpe(shown, settings.vocabulary)
-
-
-def prepare(settings: TrainGPT, mixture: dict[str, float]) -> None:
-    """Writes what training reads, once: RUN/tokenizer.json and RUN/tokens/{train,held}-NAME.tokens."""
-    from multimodal import checkpoint
-    from multimodal.data import tokens
-
-    train, held = read_texts(settings, mixture)
-    tokenizer = make_tokenizer(settings, train, mixture)
-    with checkpoint.replacing(settings.out / "tokenizer.json") as aside:
-        tokenizer.save(aside)
-    for half, corpora in (("train", train), ("held", held)):
-        for name, documents in corpora.items():
-            path = settings.out / "tokens" / f"{half}-{name}.tokens"
-            file = tokens.write(path, (document.text for document in documents), tokenizer)
-            if half == "train" and file.text_bytes == 0:
-                raise UserError(f"the text to train on ({name}) is empty: {file.documents} documents without a letter.")
-            cli.say(f"{half} {name}: {file.documents:,} documents, {file.text_bytes:,} bytes, {len(file.ids):,} tokens")
 
 
 def train(settings: TrainGPT, argv: list[str] | None) -> int:

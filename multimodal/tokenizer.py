@@ -44,7 +44,7 @@ class Tokenizer:
     """One vocabulary. Build it with `bpe`, `characters` or `bytes`, or `load` a saved one."""
 
     def __init__(self, pipeline: tokenizers.Tokenizer):
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         # text that spells <|endoftext|> is text, not the end of a document
         pipeline.encode_special_tokens = True
         pipeline.no_truncation()
@@ -114,10 +114,10 @@ class Tokenizer:
         return cls(pipeline)
 
     def save(self, path: Path) -> None:
-        Path(path).write_text(self._pipeline.to_str(), encoding="utf-8")
+        Path(path).write_text(self.pipeline.to_str(), encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        return [i for piece in pieces(_clean(text)) for i in self._pipeline.encode(piece, add_special_tokens=False).ids]
+        return [i for piece in pieces(_clean(text)) for i in self.pipeline.encode(piece, add_special_tokens=False).ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; <|endoftext|> is left out, bytes that are no UTF-8 become U+FFFD."""

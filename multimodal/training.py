@@ -257,7 +257,7 @@ def fit(
     if resume and save is not None:  # a run killed between its two files: what others load is behind the state
         with averaged():
             save(model)
-    stopped, ending = "steps", progress() >= 1
+    stopped, ending = "steps", step > 0 and progress() >= 1  # however little time: a run has a step
     total = round(config.minutes * 60) if config.minutes else config.steps
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip

@@ -1,8 +1,15 @@
 """Claims about what comes in: pictures, captioned folders and tables, text, and the default drawings."""
 
+import gzip
+import hashlib
 import io
 import json
+import os
+import random
+import shutil
 import struct
+import sys
+import threading
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +21,7 @@ from PIL import Image
 
 from multimodal import images
 from multimodal.cli import UserError
-from multimodal.data import drawings, pairs, sources, text
+from multimodal.data import drawings, pairs, sources, text, textfiles
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -414,79 +421,356 @@ def test_the_users_pictures_are_split_the_same_way_whatever_else_is_there(tmp_pa
 # ---- text
 
 
+def surveyed(folder: Path, *paths: Path | str) -> textfiles.Survey:
+    return textfiles.survey(paths or [folder], folder / "run")
+
+
+def texts(found: textfiles.Survey) -> dict[str, list[str]]:
+    """{name of a file: its documents}, of both halves."""
+    both: dict[str, list[str]] = {}
+    for half in (found.train, found.held):
+        documents = [(document.name, document.text) for document in half.read()]
+        assert len(documents) == half.documents
+        assert sum(len(said) for _, said in documents) == half.characters
+        assert sum(len(said.encode("utf-8", "replace")) for _, said in documents) == half.text_bytes
+        for name, said in documents:
+            both.setdefault(Path(name).name, []).append(said)
+    return both
+
+
+def write_notes(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"note {i}.txt").write_text(f"what note {i} says")
+
+
 def test_text_files_are_read_in_the_encodings_that_people_have(tmp_path):
     (tmp_path / "plain.txt").write_bytes("Größe\n".encode())
     (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + "Größe\r\nline  \r\n".encode())
     (tmp_path / "windows.txt").write_bytes("Größe – “so”\n".encode("cp1252"))
-    found, unread = text.documents([tmp_path])
-    texts = {Path(document.name).stem: document.text for document in found}
-    assert texts == {"plain": "Größe\n", "marked": "Größe\nline\n", "windows": "Größe – “so”\n"}
-    assert not unread
+    (tmp_path / "damaged.txt").write_bytes("Größe, schöne Größe\n".encode() + b"caf\xe9\n")
+    found = surveyed(tmp_path)
+    assert texts(found) == {
+        "plain.txt": ["Größe\n"],
+        "marked.txt": ["Größe\nline\n"],
+        "windows.txt": ["Größe – “so”\n"],
+        "damaged.txt": ["Größe, schöne Größe\ncaf\ufffd\n"],
+    }
+    assert not found.unread
+    damaged, windows = found.remarks
+    assert "damaged.txt: " in damaged and "1 place" in damaged and "U+FFFD" in damaged
+    assert "windows.txt: " in windows and "Windows-1252" in windows
 
 
 def test_what_is_no_text_is_named_with_its_reason_and_the_rest_is_used(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "good.md").write_text("a note")
+    (tmp_path / "notes" / "better.md").write_text("another note")
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "blank.txt").write_bytes(b" \n\n\t")
     (tmp_path / "picture.png").write_bytes(encoded(noise()))
     (tmp_path / "codes.txt").write_bytes(bytes([1, 2, 3, 65, 66, 7]) * 100)
+    (tmp_path / "late.txt").write_bytes(b"letters, and then\n" * 100_000 + b"\0")
     (tmp_path / "wide.txt").write_bytes("two bytes a letter".encode("utf-16"))
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"".join(b"line %d\n" % i for i in range(9999)))[:5000])
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "config").write_text("what a program keeps for itself")
-    found, unread = text.documents([tmp_path])
-    assert [Path(document.name).name for document in found] == ["good.md"]
-    said = reasons(unread, tmp_path)
-    assert said.keys() == {"empty.txt", "blank.txt", "picture.png", "codes.txt", "wide.txt"}
+    found = surveyed(tmp_path)
+    assert texts(found) == {"good.md": ["a note\n"], "better.md": ["another note\n"]}
+    said = reasons(found.unread, tmp_path)
+    assert said.keys() == {
+        "empty.txt", "blank.txt", "picture.png", "codes.txt", "late.txt", "wide.txt", "cut.txt.gz",
+    }  # fmt: skip
     assert said["empty.txt"] == said["blank.txt"] == "it is empty"
-    assert "zero bytes" in said["picture.png"] and "zero bytes" in said["wide.txt"]
-    assert "control characters" in said["codes.txt"]
+    assert all("zero bytes" in said[name] for name in ("picture.png", "late.txt", "wide.txt"))
+    assert "UTF-16" in said["wide.txt"] and "UTF-16" not in said["picture.png"]
+    assert "control characters" in said["codes.txt"] and "cut off" in said["cut.txt.gz"]
 
 
-def test_a_file_is_read_by_its_own_name_and_a_missing_one_gets_a_sentence(tmp_path):
+def test_a_folder_or_file_that_may_not_be_read_is_named_and_the_rest_is_used(tmp_path, monkeypatch):
+    write_notes(tmp_path / "open", 2)
+    write_notes(tmp_path / "shut", 1)
+    (tmp_path / "shut.txt").write_text("mine alone")
+
+    def refused(real):
+        def call(path, *rest, **options):
+            if Path(path).stem == "shut":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *rest, **options)
+
+        return call
+
+    # not by its mode: an administrator may read everything
+    monkeypatch.setattr(textfiles.os, "listdir", refused(os.listdir))
+    monkeypatch.setattr("builtins.open", refused(open))
+    found = surveyed(tmp_path)
+    assert len(texts(found)) == 2
+    assert reasons(found.unread, tmp_path) == {"shut": "Permission denied", "shut.txt": "Permission denied"}
+
+
+def test_a_file_is_read_by_its_own_name_and_what_is_no_file_gets_a_sentence(tmp_path):
     (tmp_path / ".notes").write_text("mine")
-    found, _ = text.documents([tmp_path / ".notes", str(tmp_path / ".notes")])
-    assert [document.text for document in found] == ["mine\n"] * 2
+    found = surveyed(tmp_path, tmp_path / ".notes", str(tmp_path / ".notes"))
+    assert texts(found) == {".notes": ["mine\n"] * 2}
     with pytest.raises(UserError, match=r"--data .*nowhere does not exist"):
-        text.documents([tmp_path / "nowhere"])
+        surveyed(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"--data /dev/null is neither a file nor a folder"):
+        surveyed(tmp_path, "/dev/null")
 
 
-def test_a_file_that_is_too_large_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "MAX_BYTES", 10)
-    (tmp_path / "long.txt").write_text("longer than ten bytes")
-    found, unread = text.documents([tmp_path])
-    assert not found and "split it" in unread[0].reason
+def test_folders_are_walked_in_order_without_loops_and_without_the_run(tmp_path):
+    write_notes(tmp_path / "b", 1)
+    write_notes(tmp_path / "a" / "z", 1)
+    (tmp_path / "a" / "y.txt").write_text("y")
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "b.txt")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "samples.md").write_text("what a model wrote")
+    found = [path.relative_to(tmp_path) for path in textfiles._files([tmp_path], tmp_path / "run")]
+    assert list(map(str, found)) == ["a/y.txt", "a/z/note 0.txt", "b/note 0.txt", "b.txt", "link.txt"]
 
 
-def test_documents_are_held_out_whole_and_the_same_ones_whatever_else_is_there():
-    many = [text.Document(f"note {i}", f"text {i}") for i in range(400)]
-    train, held = text.split(many)
-    assert set(train).isdisjoint(held) and set(train) | set(held) == set(many)
-    assert 5 <= len(held) <= 40
-    train_of_half, held_of_half = text.split(many[::-2])
-    assert set(held_of_half) == set(held) & set(many[::-2]) and set(train_of_half) <= set(train)
+def test_more_files_than_can_be_kept_in_mind_get_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(textfiles, "MAX_FILES", 2)
+    write_notes(tmp_path, 3)
+    with pytest.raises(UserError, match="more than 2 files; join them"):
+        surveyed(tmp_path)
+
+
+def plainly_tidied(text: str) -> str:
+    """What `tidied` does, of a text that is in memory."""
+    lines = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    text = "\n".join(line.rstrip() for line in lines).strip()
+    return text + "\n" if text else ""
+
+
+def test_a_text_is_the_same_in_whatever_parts_it_is_read():
+    rng = random.Random(0)
+    for _ in range(2000):
+        parts = ["".join(rng.choices("ab \t\n\r\x0b\u2003\ufeff", k=rng.randrange(6))) for _ in range(rng.randrange(6))]
+        assert "".join(text.tidied(parts)) == plainly_tidied("".join(parts)), parts
+
+
+def test_a_file_is_the_same_in_whatever_blocks_it_is_read(tmp_path, monkeypatch):
+    whole = "  Größe\r\n\r\n" + "".join(f"Zeile {i} – “so” 🧀  \r\n" for i in range(200)) + "\n\n"
+    (tmp_path / "a.txt").write_bytes(whole.encode())
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(whole.encode()))
+    (tmp_path / "c.txt").write_bytes("Größe – “so”\r\n".encode("cp1252") * 100)
+    at_once = texts(surveyed(tmp_path))
+    assert at_once["a.txt"] == at_once["b.txt.gz"] == [plainly_tidied(whole)]
+    monkeypatch.setattr(textfiles, "BLOCK", 7)
+    assert texts(surveyed(tmp_path)) == at_once
+
+
+def test_blanks_without_end_are_cut_short(monkeypatch):
+    monkeypatch.setattr(text, "MOST_BLANK", 10)
+    assert "".join(text.tidied(["a", *[" "] * 1000, "b"])) == f"a{' ' * 10}b\n"
+
+
+# ---- JSON lines
+
+BAD_ROWS = {
+    "not json": (b"{broken", "not a JSON object"),
+    "a list": (b'["text"]', "not a JSON object"),
+    "too deep": (b"[" * 50_000, "not a JSON object"),
+    "no text": (b'{"title": "a house"}', "expected a field text, content, body"),
+    "a number": (b'{"text": 7}', "expected a field text, content, body"),
+    "nothing": (b'{"text": " \\n"}', "its text is empty"),
+    "latin": ('{"text": "Café"}'.encode("cp1252"), "not UTF-8"),
+    "too long": (b'{"text": "%s"}' % (b"x" * 100_000), "more than"),
+}
+GOOD_ROWS = [{"text": "one\r\ntwo"}, {"Content": "three", "id": 3}, {"title": "t", "body": "fünf"}, {"text": "\ud83d"}]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson", "rows.jsonl.gz"])
+def test_every_row_of_json_lines_is_a_document_and_a_bad_one_is_named_by_its_number(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(textfiles, "MAX_ROW", 90_000)
+    rows = [row for row, _ in BAD_ROWS.values()] + [b""] + [json.dumps(row).encode() for row in GOOD_ROWS]
+    data = b"\xef\xbb\xbf" + b"\n".join(rows)  # no end of the last line, as many write it
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    found = surveyed(tmp_path)
+    (documents,) = texts(found).values()
+    assert sorted(documents) == sorted(["one\ntwo\n", "three\n", "fünf\n", "\ud83d\n"])
+    said = reasons(found.unread, tmp_path)
+    assert list(said) == [f"{name}:{number}" for number in range(1, len(BAD_ROWS) + 1)]
+    for (kind, (_, reason)), given in zip(BAD_ROWS.items(), said.values(), strict=True):
+        assert reason in given, f"{kind}: {given}"
+    (remark,) = found.remarks
+    assert all(f"{n} from the field {field!r}" in remark for field, n in (("text", 2), ("content", 1), ("body", 1)))
+
+
+def test_of_many_bad_rows_the_first_are_named_and_the_others_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(["bad"] * 50 + ['{"text": "good"}', '{"text": "better"}']))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' * 50)
+    (tmp_path / "none.jsonl").write_text("\n\n")
+    found = surveyed(tmp_path)
+    assert sorted(texts(found)["a.jsonl"]) == ["better\n", "good\n"]
+    said = reasons(found.unread, tmp_path)
+    assert len(said) == textfiles.NAMED + 3 and "30 more of its rows" in said["a.jsonl"]
+    assert "none of its rows can be used; the first: it has no text" in said["metrics.jsonl"]
+    assert said["none.jsonl"] == "it is empty"
+
+
+def test_json_lines_that_break_off_keep_what_was_read_before(tmp_path):
+    rng = random.Random(0)
+    rows = [json.dumps({"text": f"{i}: {rng.random()}"}) for i in range(3000)]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode())[:20_000])
+    found = surveyed(tmp_path)
+    documents = texts(found)["a.jsonl.gz"]
+    assert 100 < len(documents) < 2900 and {said.split(":")[0] for said in documents} == set(
+        map(str, range(len(documents)))
+    )
+    (where,) = found.unread
+    assert where.path.name == f"a.jsonl.gz:{len(documents) + 1}" and "from here on" in where.reason
+
+
+@pytest.mark.parametrize("name", ["bomb.txt.gz", "bomb.jsonl.gz"])
+def test_gzip_that_unpacks_without_measure_is_not_used(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(textfiles, "UNPACKED", 1_000_000)
+    (tmp_path / name).write_bytes(gzip.compress(b"\n" * 5_000_000))
+    write_notes(tmp_path, 2)
+    found = surveyed(tmp_path)
+    assert len(texts(found)) == 2
+    (bomb,) = found.unread
+    assert "more than 200 times" in bomb.reason
+
+
+# ---- what can be read once only
+
+
+def standard_input(monkeypatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_standard_input_is_kept_until_it_has_been_read_again(tmp_path, monkeypatch, packed):
+    lines = b"".join(b"line %d\n" % i for i in range(100))
+    standard_input(monkeypatch, gzip.compress(lines) if packed else lines)
+    found = surveyed(tmp_path, "-")
+    for _ in range(2):
+        (train,), (held,) = found.train.read(), found.held.read()
+        assert (train.text + held.text).encode() == lines
+    textfiles.forget(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_standard_input_may_be_json_lines(tmp_path, monkeypatch):
+    standard_input(monkeypatch, b'{"text": "one"}\n{"text": "two"}\n')
+    assert sorted(texts(surveyed(tmp_path, "-"))["stdin.spool"]) == ["one\n", "two\n"]
+    standard_input(monkeypatch, b'{"like": "JSON"} but it is prose\nand goes on\n')
+    (train,), (held,) = (half.read() for half in (lambda s: (s.train, s.held))(surveyed(tmp_path, "-")))
+    assert train.text + held.text == '{"like": "JSON"} but it is prose\nand goes on\n'
+
+
+def test_standard_input_cannot_be_given_twice_and_may_be_empty(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="standard input can be read once"):
+        surveyed(tmp_path, "-", "-")
+    standard_input(monkeypatch, b"")
+    found = surveyed(tmp_path, "-")
+    assert [entry.reason for entry in found.unread] == ["it is empty"]
+    assert found.train.documents == found.held.documents == 0 and not list(found.train.read())
+
+
+def test_a_pipe_is_read_like_a_file(tmp_path):
+    pipe, lines = tmp_path / "pipe", "".join(f"line {i}\n" for i in range(50))
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(lines,))
+    writer.start()
+    found = surveyed(tmp_path, pipe)
+    writer.join()
+    (train,), (held,) = found.train.read(), found.held.read()
+    assert train.text + held.text == lines
+
+
+# ---- what is held out
+
+
+def test_documents_are_held_out_whole_and_the_same_ones_wherever_they_lie_and_whatever_else_is_there(tmp_path):
+    write_notes(tmp_path / "all", 400)
+    everything = surveyed(tmp_path, tmp_path / "all")
+    train, held = ({document.text for document in half.read()} for half in (everything.train, everything.held))
+    assert train.isdisjoint(held) and len(train | held) == 400 and 5 <= len(held) <= 40
+    for i in range(0, 400, 2):
+        (tmp_path / "all" / f"note {i}.txt").unlink()
+    (tmp_path / "all").rename(tmp_path / "half")
+    rows = "".join(json.dumps({"text": f"what note {i} says"}) + "\n" for i in range(1, 400, 2))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    for where in ("half", "rows.jsonl"):
+        half = surveyed(tmp_path, tmp_path / where)
+        assert {document.text for document in half.train.read()} < train
+        assert {document.text for document in half.held.read()} < held
+
+
+def test_copies_of_a_document_are_never_on_both_sides(tmp_path):
+    for folder in ("a", "b"):
+        write_notes(tmp_path / folder, 100)
+    found = surveyed(tmp_path)
+    train, held = ([document.text for document in half.read()] for half in (found.train, found.held))
+    assert len(train) + len(held) == 200 and held and set(train).isdisjoint(held)
 
 
 @pytest.mark.parametrize("note", ["README.txt", "a", "b", "c", "notes", "index"])
-def test_of_a_book_and_a_note_the_book_is_trained_on(note):
-    documents = [text.Document(note, "A note.\n"), text.Document("book.txt", "A long story.\n" * 100)]
-    training, held_out = text.split(documents)
-    assert [d.name for d in training] == ["book.txt"] and [d.name for d in held_out] == [note]
+def test_of_a_book_and_a_note_the_book_is_trained_on(tmp_path, note):
+    (tmp_path / note).write_text(f"A note, of the name {note}.\n")
+    (tmp_path / "book.txt").write_text("A long story.\n" * 100)
+    found = surveyed(tmp_path)
+    assert [Path(d.name).name for d in found.train.read()] == ["book.txt"]
+    assert [Path(d.name).name for d in found.held.read()] == [note]
 
 
-def test_of_a_single_document_the_end_is_held_out():
+def test_of_a_single_document_the_end_is_held_out(tmp_path, monkeypatch):
     whole = "".join(f"line {i}\n" for i in range(100))
-    (train,), (held,) = text.split([text.Document("one", whole)])
-    assert train.text + held.text == whole and train.text.endswith("\n")
-    assert 0.05 < len(held.text) / len(whole) < 0.2
-    (train,), (held,) = text.split([text.Document("a line", "x" * 100)])
-    assert (len(train.text), len(held.text)) == (90, 10)
+    for data, blocks in ((whole, 10**6), (whole, 50), ("x" * 100 + "\n", 10**6), ("x" * 100 + "\n", 7)):
+        monkeypatch.setattr(textfiles, "BLOCK", blocks)
+        (tmp_path / "one.txt").write_text(data)
+        found = surveyed(tmp_path, tmp_path / "one.txt")
+        (train,), (held,) = (list(half.read()) for half in (found.train, found.held))
+        first, rest = "".join(train.parts), "".join(held.parts)
+        assert first + rest == data and 0.05 < len(rest) / len(data) < 0.11
+        if data == whole and blocks > len(data):
+            assert first.endswith("\n")
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": whole}))
+    found = surveyed(tmp_path, tmp_path / "one.jsonl")
+    (train,), (held,) = found.train.read(), found.held.read()
+    assert train.text + held.text == whole
 
 
-def test_there_is_always_something_of_both():
-    for count in (2, 3, 5):
-        train, held = text.split([text.Document(f"{i}", "text") for i in range(count)])
-        assert train and held and len(train) + len(held) == count
+@pytest.mark.parametrize("count", [2, 3, 5, 30])
+def test_there_is_always_something_of_both(tmp_path, count):
+    write_notes(tmp_path, count)
+    assert sum(len(documents) for documents in texts(surveyed(tmp_path)).values()) == count
+    found = surveyed(tmp_path)
+    assert found.train.text_bytes >= found.held.text_bytes > 0
+
+
+def test_a_file_that_changes_between_two_readings_is_noticed(tmp_path):
+    write_notes(tmp_path, 3)
+    found = surveyed(tmp_path)
+    (tmp_path / "note 1.txt").write_text("something else, longer than it was")
+    with pytest.raises(UserError, match="note 1.txt changed"):
+        texts(found)
+    (tmp_path / "note 1.txt").unlink()
+    with pytest.raises(UserError, match="note 1.txt changed"):
+        texts(found)
+
+
+def test_equal_texts_have_one_digest_and_different_ones_another(tmp_path):
+    write_notes(tmp_path / "a", 20)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    first, copy = (surveyed(tmp_path, tmp_path / name).digest for name in "ab")
+    assert first == copy
+    (tmp_path / "b" / "note 7.txt").write_text("What note 7 says")
+    assert surveyed(tmp_path, tmp_path / "b").digest != first
+
+
+def test_text_that_spells_the_end_of_a_document_is_one_document_and_that_is_said(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n<|endoftext|>\ntwo\n")
+    (tmp_path / "b.txt").write_text("three")
+    found = surveyed(tmp_path)
+    assert texts(found)["a.txt"] == ["one\n<|endoftext|>\ntwo\n"]
+    (remark,) = found.remarks
+    assert "a.txt: it spells <|endoftext|>" in remark and "JSON lines" in remark
 
 
 def test_the_default_texts_hold_out_named_documents():
@@ -503,6 +787,16 @@ def test_the_default_texts_hold_out_named_documents():
     assert {"bible", "python", "emoji"} <= found.keys()
     verses = {d.name: d.text for d in found["bible"]}
     assert "In the beginning God created the heaven and the earth." in verses["Genesis"]
+
+
+@pytest.mark.parametrize("name, digest", [("_shakespeare", "13b0fab5c02c5362"), ("_bible", "9b9f6c323697fb4a")])
+def test_the_held_out_plays_and_books_are_the_same_letters_for_ever(name, digest):
+    # figures of the bundled model rest on them
+    documents = getattr(text, name)()
+    if not documents:
+        pytest.skip("the default texts come with the extra: train")
+    held = "".join(document.text for document in text.split(documents)[1])
+    assert hashlib.sha256(held.encode()).hexdigest()[:16] == digest
 
 
 def test_a_word_that_is_held_out_of_the_dictionary_is_held_out_in_every_language():

@@ -139,6 +139,11 @@ def test_a_resumed_run_takes_the_decay_and_the_rates_that_are_asked_for_now(tmp_
     assert weights(other).norm() < 0.95 * weights(same).norm()
 
 
+def test_a_run_has_a_step_however_little_its_time(tmp_path):
+    _, outcome = train(tmp_path, replace(CONFIG, minutes=1e-9))
+    assert outcome.steps == 1 and (tmp_path / "state" / "last.pt").exists()
+
+
 def test_half_files_of_a_killed_process_are_cleared_away(tmp_path):
     train(tmp_path)
     left = [tmp_path / "state" / ".last.pt.123.part", tmp_path / ".model.safetensors.123.part"]

