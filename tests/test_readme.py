@@ -24,6 +24,7 @@ def test_there_is_a_command_for_every_verb():
     verbs = {command.split()[0] for command in COMMANDS}
     assert verbs == {
         "gpt.train", "gpt.sample", "gpt.convert", "gpt.score", "gpt.rescore",
+        "gpt.finetune", "gpt.classify", "gpt.probe",
         "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train", "clip.classify",
     }  # fmt: skip
 
@@ -71,6 +72,8 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
             if "--train.minutes" in arguments:
                 at = arguments.index("--train.minutes")
                 del arguments[at : at + 2]
+            arguments += ["--train.steps", "2"]
+        elif verb == "gpt.finetune":
             arguments += ["--train.steps", "2"]
         elif "--model" not in arguments and not bundled:
             continue
