@@ -1,8 +1,7 @@
 """Optimisers and schedules: parameters in, a list of optimisers out; the rate is a pure function of the progress.
 
 Muon (Jordan et al. 2024) orthogonalises the momentum of each matrix inside the blocks; embeddings, heads, gains and
-the shortcut weights take AdamW (Loshchilov & Hutter 2019). torch's own Muon, with its update scaled to AdamW's size
-(Liu et al. 2025), so that one learning rate serves both.
+the shortcut weights take AdamW (Loshchilov & Hutter 2019).
 """
 
 import math
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from multimodal.config import TrainConfig
+from multimodal.muon import Muon
 
 
 def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -37,9 +37,7 @@ def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimi
     # one fused kernel for all parameters; the loop over single parameters is slow for small models
     result = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)] if groups else []
     if matrices:
-        result.append(
-            torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        result.append(Muon(matrices, config.lr, config.weight_decay))
     return result
 
 
