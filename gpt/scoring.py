@@ -20,6 +20,7 @@ from torch import Tensor
 from gpt.model import GPT
 from multimodal.data.tokens import Joined
 from multimodal.tokenizer import Tokenizer
+from multimodal.transformer import KVCache
 
 
 def windows(count: int, context: int, most: int | None = None) -> list[tuple[int, int, int]]:
@@ -90,15 +91,72 @@ def _nats(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[
     return F.cross_entropy(rearrange(logits, "b n v -> b v n"), targets, reduction="none")
 
 
+@torch.inference_mode()
+def branches(
+    model: GPT, end: int, groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Of each group (ids of a context, the continuations that may follow it): its index, the continuation's, the
+    log-probability of every id of that, and whether it was the likeliest. Every context is read once.
+
+    A context has at least one id; with its longest continuation it has at most context + 1.
+    """
+    weight, vocabulary = model.embedding.weight, model.config.vocabulary
+    config = model.config.transformer
+    order = sorted(range(len(groups)), key=lambda g: -len(groups[g][0]))
+    while order:
+        longest, count, rows, most = len(groups[order[0]][0]), 0, 0, 0
+        for g in order[:64]:
+            wider, more = max(most, max(map(len, groups[g][1]))), rows + len(groups[g][1])
+            size = 2 * config.depth * config.width * (longest + wider)  # numbers of a row in the cache
+            if count and (
+                more * max(size, wider * vocabulary) > 2**26
+                or longest - len(groups[g][0]) > longest // 4
+                or longest + wider > model.config.context + 1
+            ):
+                break
+            count, rows, most = count + 1, more, wider
+        chunk, order = order[:count], order[count:]
+        # padding on the left, so that every continuation begins at one place
+        tokens = torch.tensor([[end] * (longest - len(groups[g][0])) + [*groups[g][0]] for g in chunk])
+        padding = torch.tensor([longest - len(groups[g][0]) for g in chunk], device=weight.device)
+        valid = torch.arange(longest, device=weight.device) >= padding[:, None]
+        cache = KVCache(config, count, longest + most, weight.device, weight.dtype)
+        logits = model(tokens.to(weight.device), None if bool(valid.all()) else valid, cache, last=1)
+
+        names = [(g, i) for g in chunk for i in range(len(groups[g][1]))]
+        owner = torch.tensor([k for k, g in enumerate(chunk) for _ in groups[g][1]], device=weight.device)
+        after = torch.zeros(len(names), most, dtype=torch.long)
+        for row, (g, i) in zip(after, names, strict=True):
+            row[: len(groups[g][1][i])] = torch.as_tensor(groups[g][1][i])
+        after = after.to(weight.device)
+        logits, valid = logits[owner], torch.cat((valid[owner], valid.new_ones(len(names), most - 1)), dim=1)
+        if most > 1:
+            rest = model(after[:, :-1], None if bool(valid.all()) else valid, cache.select(owner))
+            logits = torch.cat((logits, rest), dim=1)
+        found, best = -_nats(logits.float(), after).cpu(), (logits.argmax(-1) == after).cpu()
+        for (g, i), found_, best_ in zip(names, found, best, strict=True):
+            yield g, i, found_[: len(groups[g][1][i])], best_[: len(groups[g][1][i])]
+
+
 def continuations(model: GPT, end: int, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
     """Of each row (ids of a context, ids of its continuation): the continuation, scored; `end` is the tokenizer's.
 
     An empty context is the end of the document before. A context too long loses its oldest ids; a continuation that is
-    itself too long is judged by overlapping windows (see `windows`).
+    itself too long is judged by overlapping windows (see `windows`). A context that several rows share is read once.
     """
     context = model.config.context
     spans, owners = [], []
+    shared: dict[tuple[int, ...], list[int]] = {}
     for row, (before, after) in enumerate(rows):
+        if after and len(before or [end]) + len(after) <= context + 1:
+            shared.setdefault((*(before or [end]),), []).append(row)
+    together = [(before, members) for before, members in shared.items() if len(members) > 1]
+    found: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+    for group, i, *judgement in branches(model, end, [(b, [rows[row][1] for row in m]) for b, m in together]):
+        found[together[group][1][i]] = [(0, *judgement)]
+    for row, (before, after) in enumerate(rows):
+        if row in found:
+            continue
         ids = [*(before or [end]), *after]
         first = len(ids) - len(after)
         if len(after) <= context and (over := len(ids) - context - 1) > 0:
@@ -107,7 +165,6 @@ def continuations(model: GPT, end: int, rows: Sequence[tuple[Sequence[int], Sequ
             if stop >= first:
                 spans.append((ids[begin : stop + 1], max(judged_from, first) - begin))
                 owners.append(row)
-    found: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
     for span, logprobs, likeliest in judged(model, spans):
         found.setdefault(owners[span], []).append((span, logprobs, likeliest))
     result = []

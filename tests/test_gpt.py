@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 import signal
 from dataclasses import replace
@@ -447,3 +448,19 @@ def test_a_pair_is_encoded_as_one_text_and_its_space_belongs_to_what_follows():
     assert tokenizer.decode(after) == " sat"
     before, after = encode_pair(tokenizer, "the c", "at sat")  # " cat" is one token
     assert before + after == tokenizer.encode("the cat sat") and tokenizer.decode(after) == " cat sat"
+
+
+@families
+def test_continuations_of_a_shared_context_equal_each_alone(family):
+    model, draw = make(family), random.Random(0)
+    for _ in range(20):
+        rows = []
+        for _ in range(draw.randrange(1, 6)):
+            before = [draw.randrange(60) for _ in range(draw.randrange(20))]  # some are longer than the context
+            for _ in range(draw.randrange(1, 5)):
+                rows.append((before, [draw.randrange(60) for _ in range(draw.choice((0, 1, 1, 2, 5, 18)))]))
+        draw.shuffle(rows)
+        for row, together in zip(rows, continuations(model, 0, rows), strict=True):
+            (alone,) = continuations(model, 0, [row])
+            assert together.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+            assert (together.tokens, together.likeliest) == (alone.tokens, alone.likeliest)
