@@ -37,12 +37,13 @@ from multimodal.training import fit
 # nanoGPT's README, "i only have a macbook", and config/train_shakespeare_char.py
 SMALL = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12, "steps": 2000, "dropout": 0.0}
 LARGE = {"layers": 6, "heads": 6, "width": 384, "context": 256, "batch": 64, "steps": 5000, "dropout": 0.2}
-OURS_SMALL = TrainConfig(steps=100_000, batch_size=32, lr=1e-2, embedding_lr=1.0, warmup=0.02, cooldown=0.7,
-                         weight_decay=0.1, evaluate_every=10**9, save_every=10**9)  # fmt: skip
+OURS_SMALL = TrainConfig(
+    steps=100_000, batch_size=16, lr=2e-2, warmup=0.02, cooldown=0.9, evaluate_every=10**9, save_every=10**9
+)
 OURS_LARGE = replace(OURS_SMALL, batch_size=16, lr=3e-3)
 
 
-def validation_loss(logits, ids: np.ndarray, context: int, lengthen: int = 0) -> float:
+def validation_loss(logits, ids: np.ndarray, context: int) -> float:
     """Nats a character over all of `ids`, cut into windows of the context; logits((b n) tokens) -> (b n v)."""
     total, count = 0.0, (len(ids) - 1) // context
     inputs = torch.from_numpy(ids[: count * context].astype(np.int64)).view(count, context)
