@@ -24,7 +24,7 @@ def test_there_is_a_command_for_every_verb():
     verbs = {command.split()[0] for command in COMMANDS}
     assert verbs == {
         "gpt.train", "gpt.sample", "gpt.convert", "gpt.score", "gpt.rescore",
-        "gpt.finetune", "gpt.classify", "gpt.probe", "gpt.fewshot",
+        "gpt.finetune", "gpt.classify", "gpt.probe", "gpt.fewshot", "gpt.scaling",
         "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train", "clip.classify",
     }  # fmt: skip
 
@@ -73,6 +73,8 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
                 at = arguments.index("--train.minutes")
                 del arguments[at : at + 2]
             arguments += ["--train.steps", "2"]
+        elif verb == "gpt.scaling":
+            arguments[arguments.index("1e6")] = "1e4"
         elif verb == "gpt.fewshot" and "--list" not in arguments:
             arguments += ["--n", "5", "--draws", "1"]
         elif verb == "gpt.finetune":
