@@ -4,9 +4,13 @@ Values come from strangers, so each is bounded before a model sees it. Raises Us
 """
 
 import base64
+import math
 import secrets
-from collections.abc import Iterator
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
 
 from jaxtyping import Float
 from PIL import Image
@@ -16,8 +20,11 @@ from clip import zeroshot
 from clip.model import CLIP
 from dalle.drawing import draw
 from dalle.model import Artist, too_long
+from gpt import prompting
 from gpt.model import GPT
-from gpt.writing import write
+from gpt.prompting import Item, Normalise, Prompt, Task
+from gpt.score import Totals
+from gpt.writing import Continuation, Top, judge_prompt, write, write_batch
 from multimodal import images
 from multimodal.cli import UserError
 from multimodal.sampling import Sampling
@@ -25,6 +32,9 @@ from multimodal.tokenizer import Tokenizer
 
 MAX_LETTERS, MAX_TOKENS, MAX_DRAWINGS, MAX_LABELS, MAX_SEED = 20_000, 1_000, 9, 1_000, 2**31 - 1
 MAX_PROMPTS = 5_000_000  # characters of all prompts together
+MAX_CANDIDATES, MAX_SCORED, MAX_EXAMPLES, MAX_CHOICES = 4, 3_000, 100, 50  # continuations, tokens, rows, answers
+ALTERNATIVES = 5  # of the likeliest tokens in each place
+ANSWER = 60  # tokens, where the context has room for them
 ENLARGED = 4  # drawings are shown and downloaded at this many times their size
 
 
@@ -43,7 +53,7 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
 def words(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_LETTERS:
         raise UserError(f"{name} must be a text of at most {MAX_LETTERS:,} characters.")
-    return value
+    return value.encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a reply
 
 
 def file_of(image: Any) -> bytes:
@@ -71,6 +81,91 @@ def sampling_of(temperature: Any, top_k: Any, top_p: Any = 1.0) -> Sampling:
     )
 
 
+@dataclass(frozen=True)
+class Likely:
+    """A token that could stand in a place."""
+
+    shown: str
+    """By itself; part of a character is written as bytes."""
+    logprob: float
+    chosen: bool
+    """Whether it is the one that stands there."""
+    text: str | None
+    """What it would add; None for part of a character and for the end of the text."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a text, and what the model thought of it."""
+
+    text: str
+    """What it adds to the text; nothing where a character is not whole yet."""
+    shown: str
+    logprob: float
+    likeliest: tuple[Likely, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A continuation as far as it is."""
+
+    tokens: tuple[Token, ...]
+    mean_logprob: float
+    """Of a token, the end of the text included."""
+
+    @cached_property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+
+def token_of(tokenizer: Tokenizer, token: int, text: str, logprob: float, top: Top | None) -> Token:
+    likeliest = tuple(
+        Likely(shown := tokenizer.show(i), value, i == token, None if i == tokenizer.end or is_part(shown) else shown)
+        for i, value in top or ()
+    )
+    return Token(text, tokenizer.show(token), logprob, likeliest)
+
+
+def is_part(shown: str) -> bool:
+    """Whether `Tokenizer.show` gave part of a character."""
+    return shown.startswith("bytes:\\x")
+
+
+def row_of(tokenizer: Tokenizer, row: Continuation) -> Row:
+    texts = (row.text[begin:end] for begin, end in zip(row.text_offsets, [*row.text_offsets[1:], None], strict=True))
+    parts = zip(row.tokens, texts, row.token_logprobs, row.top_logprobs, strict=True)
+    tokens = [token_of(tokenizer, *part) for part in parts]
+    if row.ending is not None:
+        tokens.append(token_of(tokenizer, tokenizer.end, "", *row.ending))
+    return Row(tuple(tokens), row.mean_logprob)
+
+
+def candidates(
+    writer: tuple[GPT, Tokenizer], prompt: Any, count: Any, max_tokens: Any, sampling: Sampling, seed: int
+) -> Iterator[list[Continuation]]:
+    """Continues a text in several ways, the i-th with seed + i: at each token, all of them (the same ones, longer)."""
+    prompt, count = words("the prompt", prompt), whole("the number of candidates", count, 1, MAX_CANDIDATES)
+    seeds = [(seed + i) % (MAX_SEED + 1) for i in range(count)]
+    max_tokens = whole("the length", max_tokens, 1, MAX_TOKENS)
+    for turn in write_batch(*writer, [prompt] * count, max_tokens, sampling, seeds, logprobs=ALTERNATIVES):
+        yield [row for row, _ in turn]
+
+
+def taken(prompt: str, rows: Sequence[Row], row: Any, position: Any = None, alternative: Any = None) -> str:
+    """The prompt with a candidate behind it; or with its tokens before a position, and one that could stand there."""
+    if not rows:
+        raise UserError("nothing is written here any more: press Write again.")
+    tokens = rows[whole("the candidate", row, 0, len(rows) - 1)].tokens
+    if position is None:
+        return prompt + "".join(token.text for token in tokens)
+    place = whole("the position", position, 0, len(tokens) - 1)
+    likeliest = tokens[place].likeliest
+    found = likeliest[whole("the alternative", alternative, 0, len(likeliest) - 1)]
+    if found.text is None:
+        raise UserError(f"{found.shown} cannot be written on from: choose another token.")
+    return prompt + "".join(token.text for token in tokens[:place]) + found.text
+
+
 def written(
     writer: tuple[GPT, Tokenizer], prompt: Any, max_tokens: Any, sampling: Sampling, seed: int
 ) -> Iterator[str]:
@@ -80,6 +175,133 @@ def written(
     for piece in write(*writer, prompt, max_tokens, sampling, seed):
         text += piece
         yield text
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A text, scored."""
+
+    tokens: tuple[Token, ...]
+    totals: Totals
+    unknown: int
+    """Characters that the tokenizer does not know."""
+
+
+def scored(writer: tuple[GPT, Tokenizer], text: Any) -> Judged:
+    """Every token of a text given those before it; the text is a document of its own."""
+    model, tokenizer = writer
+    text = words("the text", text)
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise UserError("the text is empty: there is nothing to score.")
+    if len(ids) > MAX_SCORED:
+        raise UserError(
+            f"the text has {len(ids):,} tokens: at most {MAX_SCORED:,} are scored here; python -m gpt.score takes any file."
+        )
+    (_, *logprobs), (_, *top) = judge_prompt(model, tokenizer, [tokenizer.end, *ids], ALTERNATIVES)
+    stream = tokenizer.stream()
+    texts = [stream.push(i) for i in ids]
+    texts[-1] += stream.flush()
+    tokens = tuple(token_of(tokenizer, *part) for part in zip(ids, texts, logprobs, top, strict=True))
+    size = sum(len(tokenizer.token_bytes[i]) for i in ids)
+    unknown = "".join(texts).count("\ufffd") - text.count("\ufffd")
+    return Judged(tokens, Totals(len(ids), size, math.fsum(logprobs)), max(unknown, 0))
+
+
+def task_of(query: Any, examples: Any, description: Any, choices: Any, template: Any, separator: Any) -> Task:
+    """The task of one query: examples are pairs of input and output, of which empty ones are left out."""
+    query, description = words("the query", query).strip(), words("the description", description).strip()
+    template, separator = words("the format", template), words("the separator", separator)
+    if not query:
+        raise UserError("the query is empty: say what to answer.")
+    if not isinstance(examples, list) or len(examples) > MAX_EXAMPLES:
+        raise UserError(f"the examples must be a list of at most {MAX_EXAMPLES} pairs of input and output.")
+    shown = []
+    for number, pair in enumerate(examples, start=1):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise UserError(f"example {number} is no pair: it needs an input and an output, and nothing else.")
+        given, answer = (words(f"example {number}", "" if part is None else part).strip() for part in pair)
+        if given and answer:
+            shown.append(Item(given, answer))
+        elif given or answer:
+            raise UserError(f"example {number} has no {'output' if given else 'input'}: fill it in, or empty its row.")
+    if not isinstance(choices, list) or len(choices) > MAX_CHOICES:
+        raise UserError(f"the choices must be a list of at most {MAX_CHOICES} texts.")
+    options = tuple(dict.fromkeys(words("a choice", choice).strip() for choice in choices))
+    if options and (len(options) < 2 or not all(options)):
+        raise UserError("give two or more choices, none of them empty; or none, and the answer is written.")
+    letters = len(query) + len(description) + sum(len(item.input) + len(item.output) for item in shown)
+    if letters + (len(shown) + 1) * (len(template) + len(separator)) > MAX_LETTERS:
+        raise UserError(
+            f"the prompt would have more than {MAX_LETTERS:,} characters: give fewer examples, or shorter ones."
+        )
+    # the right answer is not known: a query's output is not part of its prompt
+    asked = Item(query, options[0] if options else "?", options)
+    return Task("few-shot", tuple(shown), (asked,), description, template, separator)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A prompt, and how it fits."""
+
+    prompt: Prompt
+    tokens: int
+    context: int
+    """Tokens that the model reads; the answer is among them."""
+    left_out: int
+    """Examples that do not fit: the first ones."""
+
+
+def answer_room(model: GPT) -> int:
+    """Most tokens of an answer that is written."""
+    return min(ANSWER, model.config.context // 4)
+
+
+def told(writer: tuple[GPT, Tokenizer], task: Task) -> Told:
+    """The prompt of the task's query, with the examples in their order. Raises UserError if not even the query fits."""
+    model, tokenizer = writer
+    (query,) = task.queries
+    context, every = model.config.context, len(task.examples)
+
+    def text(left_out: int) -> str:
+        return prompting.prompt_text(task, query, task.examples[left_out:])
+
+    def free(left_out: int) -> int:
+        asked = text(left_out)
+        if not query.options:
+            return context - len(tokenizer.encode(asked)) - answer_room(model)
+        answers = (asked + prompting.answer_text(task, option) for option in query.options)
+        return context - max(len(tokenizer.encode(answer)) for answer in answers)
+
+    left_out = bisect_left(range(every + 1), 0, key=free)
+    if left_out > every:
+        raise UserError(
+            f"the query with its description and answer takes {context - free(every):,} tokens, and the model reads "
+            f"{context:,}: shorten it."
+        )
+    found = text(left_out)
+    return Told(Prompt(query, found, every - left_out), len(tokenizer.encode(found)), context, left_out)
+
+
+def chosen(writer: tuple[GPT, Tokenizer], task: Task, prompt: Prompt, normalise: Any) -> list[tuple[str, float]]:
+    """(choice, its share of the probability of all), the likeliest first."""
+    if normalise not in get_args(Normalise):
+        raise UserError(
+            f"choices are compared by one of {', '.join(get_args(Normalise))}, not by {str(normalise)[:50]}."
+        )
+    (answer,) = prompting.choose(*writer, task, [prompt], normalise)
+    best = max(answer.scores)
+    weights = [math.exp(score - best) for score in answer.scores]
+    shares = [weight / math.fsum(weights) for weight in weights]
+    return sorted(zip(prompt.query.options, shares, strict=True), key=lambda pair: -pair[1])
+
+
+def answered(writer: tuple[GPT, Tokenizer], task: Task, prompt: Prompt) -> Iterator[Continuation]:
+    """The answer as the likeliest tokens write it, up to the end of the line: at each token (the same one, longer)."""
+    for turn in write_batch(
+        *writer, [prompt.text], answer_room(writer[0]), Sampling(0.0), [0], task.stop, ALTERNATIVES
+    ):
+        yield turn[0][0]
 
 
 def drawn(

@@ -1,4 +1,4 @@
-"""The page: write with the GPT, draw with the DALL·E, classify with the CLIP, all on this machine.
+"""The page: write, ask and score with the GPT, draw with the DALL·E, classify with the CLIP, all on this machine.
 
     python apps/demo.py
     python apps/demo.py --port 8000 --gpt runs/gpt --clip runs/clip

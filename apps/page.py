@@ -1,35 +1,24 @@
-"""The page: loaded models in, a gradio page with the tabs Write, Draw, Classify and About out.
+"""The page: loaded models in, a gradio page with the tabs Write, Few-shot, Score, Draw, Classify and About out.
 
-All tabs share one place in the queue: while a model works for one visitor, the others wait. What the tabs show, the
-page's API gives as data: /write, /draw and /classify.
+What the tabs show, the page's API gives as data: /write, /candidates, /fewshot, /score, /draw and /classify.
 """
 
-import functools
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from apps import answers, markup
-from apps.answers import MAX_DRAWINGS, MAX_LETTERS, MAX_SEED, MAX_TOKENS
+from apps.answers import MAX_DRAWINGS, MAX_LETTERS
+from apps.text_tabs import fewshot_tab, score_tab, write_tab
+from apps.wiring import MODEL, Part, chips, connect, names_in, seed_box, spoken, stops
 from dalle.presets import GUIDANCE, TEMPERATURE
 from multimodal import images
 from multimodal.cli import UserError
 
 HERE = Path(__file__).resolve().parent
-MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one model call at a time, whichever tab asks
 
-PROMPTS = (
-    "To be, or not to be",
-    "In the beginning God created",
-    "And it came to pass, when the king heard it,",
-    "def mean(values):\n",
-    "English => French\ncheese wedge => part de fromage\nred apple =>",
-)
 SUBJECTS = (
     "a cat",
     "a red apple",
@@ -58,111 +47,6 @@ PICTURES = (
     ),
     ("two-apples.png", "a red apple, two red apples, three red apples, four red apples", "two red apples", AS_IT_IS),
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One model of the page, or why it is missing."""
-
-    model: Any = None
-    """What the package's `load` gave."""
-    card: str = ""
-    """Its model card, as Markdown."""
-    problem: str = ""
-    """The sentence to show in its place."""
-
-
-def spoken(handler: Callable[..., Iterator]) -> Callable[..., Iterator]:
-    """The handler with its errors as sentences on the page; what no visitor can mend has its trace on stderr."""
-
-    @functools.wraps(handler)
-    def speaking(*values):
-        try:
-            yield from handler(*values)
-        except UserError as error:
-            text = str(error)
-            raise gr.Error(text[:1].upper() + text[1:], title="Not done", print_exception=False) from None
-        except Exception as error:
-            traceback.print_exc()
-            text = f"This went wrong on our side ({type(error).__name__}); the terminal shows where."
-            raise gr.Error(text, title="Sorry", print_exception=False) from None
-
-    return speaking
-
-
-def connect(handler, inputs: list, outputs: list, starts: list, tries: gr.Dataset, samples: list, stop=None) -> None:
-    """The handler runs on each of `starts`, and on a click on an example, whose sample first fills the inputs it has
-    values for; `stop` ends it. The last output is the line that tells how far it is."""
-    private, filled = {"api_visibility": "private"}, inputs[: len(samples[0])]
-    pick = (lambda i: samples[i]) if len(filled) > 1 else (lambda i: samples[i][0])
-    picked = tries.click(pick, tries, filled, show_progress="hidden", queue=False, **private)
-    working = {"show_progress": "minimal", "show_progress_on": outputs[-1], **private, **MODEL}
-    begun = [
-        gr.on(starts, spoken(handler), inputs, outputs, **working),
-        picked.success(spoken(handler), inputs, outputs, **working),
-    ]
-    if stop is not None:
-        ended = stop.click(None, cancels=begun, **private)  # and only then the line, which a late turn would replace
-        ended.then(lambda: markup.note("Stopped."), None, outputs[-1], queue=False, show_progress="hidden", **private)
-
-
-def seed_box() -> gr.Number:
-    return gr.Number(
-        label="Seed", info="The same seed gives the same again.", placeholder="a new one each time",
-        precision=0, minimum=0, maximum=MAX_SEED,
-    )  # fmt: skip
-
-
-def chips(texts: list[str]) -> gr.Dataset:
-    return gr.Dataset(
-        label="Try", components=["textbox"], samples=[[t] for t in texts], sample_labels=texts, type="index"
-    )
-
-
-def write_tab(part: Part) -> None:
-    with gr.Row():
-        with gr.Column(scale=4, min_width=320):
-            prompt = gr.Textbox(
-                PROMPTS[0], label="Begin a text", lines=5, max_lines=14, max_length=MAX_LETTERS, elem_id="write-prompt"
-            )
-            with gr.Row():
-                go = gr.Button("Write", variant="primary", elem_id="write-go", min_width=120)
-                stop = gr.Button("Stop", elem_id="write-stop", min_width=90)
-            tries = chips([" ".join(text.splitlines()[-1].split()) for text in PROMPTS])
-            with gr.Accordion("Sampling", open=False):
-                length = gr.Slider(1, MAX_TOKENS, 200, step=1, label="Length", info="Most tokens to write.")
-                temperature = gr.Slider(
-                    0, 2, 0.8, step=0.05, label="Temperature", info="0 takes the likeliest token, 1 samples as learned."
-                )
-                top_p = gr.Slider(
-                    0.05, 1, 0.95, step=0.05, label="Top-p", info="Only the likeliest tokens that together reach this."
-                )
-                top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all.")
-                seed = seed_box()
-        with gr.Column(scale=5, min_width=320):
-            output = gr.HTML(markup.hint("The continuation appears here, word by word."), elem_id="write-output")
-            status = gr.HTML(elem_id="write-status")
-
-    def handler(prompt, length, temperature, top_p, top_k, seed):
-        seed, began, text = answers.seed_of(seed), time.perf_counter(), ""
-        sampling = answers.sampling_of(temperature, top_k, top_p)
-        for text in answers.written(part.model, prompt, length, sampling, seed):
-            yield markup.paper(prompt, text, writing=True), markup.note("Writing ...")
-        told = f"{len(text.split())} words in {time.perf_counter() - began:.1f} s, seed {seed}"
-        yield markup.paper(prompt, text, writing=False), markup.note(told)
-
-    values = [prompt, length, temperature, top_p, top_k, seed]
-    samples = [(text,) for text in PROMPTS]
-    connect(handler, values, [output, status], [go.click, prompt.submit], tries, samples, stop)
-
-    def api(
-        prompt: str, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 0, top_p: float = 0.95, seed: int = 0
-    ) -> Iterator[str]:
-        """Continues a text; streams the continuation so far."""
-        sampling = answers.sampling_of(temperature, top_k, top_p)
-        yield from answers.written(part.model, prompt, max_tokens, sampling, answers.seed_of(seed))
-
-    gr.api(spoken(api), api_name="write", **MODEL)
 
 
 def draw_tab(part: Part) -> None:
@@ -201,7 +85,8 @@ def draw_tab(part: Part) -> None:
 
     values = [prompt, count, guidance, temperature, top_k, seed]
     samples = [(text,) for text in SUBJECTS]
-    connect(handler, values, [output, status], [go.click, prompt.submit], tries, samples, stop)
+    begun = connect(handler, values, [output, status], [go.click, prompt.submit], tries, samples)
+    stops(stop, begun, lambda: markup.note("Stopped."), [], [status])
 
     def api(
         prompt: str,
@@ -217,12 +102,6 @@ def draw_tab(part: Part) -> None:
             yield [{"seed": seed, "image": markup.data_url(picture)} for seed, picture in drawings]
 
     gr.api(spoken(api), api_name="draw", **MODEL)
-
-
-def names_in(text: str) -> list[str]:
-    """The class names of the box: one a line, or with commas between where there is only one line."""
-    parts = text.splitlines() if "\n" in text.strip() else text.split(",")
-    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def classify_tab(part: Part) -> None:
@@ -280,10 +159,10 @@ def classify_tab(part: Part) -> None:
 
 
 ABOUT = """
-**Three models, one backbone.** The writer continues a text token by token. The drawer does the same with a caption,
-followed by the codes of a picture, which a discrete autoencoder turns into pixels. The classifier puts pictures and
-sentences into one space and takes the nearest sentence. All three run on this machine; nothing that you type or upload
-leaves it.
+**Three models, one backbone.** The writer continues a text token by token; Few-shot and Score ask the same model. The
+drawer does so with a caption, followed by the codes of a picture, which a discrete autoencoder turns into pixels. The
+classifier puts pictures and sentences into one space and takes the nearest sentence. All three run on this machine;
+nothing that you type or upload leaves it.
 
 **What they are not.** They are small, and were trained on little. The writer knows the sound of Shakespeare and of the
 King James Bible and the look of Python code, no facts, and may write what is wrong or offensive. The drawer knows a few
@@ -301,7 +180,13 @@ HEADER = """<header class="masthead"><h1>Write, draw, classify</h1>
 
 def build(parts: dict[str, Part]) -> gr.Blocks:
     """The page over the parts gpt, dalle and clip."""
-    tabs = (("Write", "gpt", write_tab), ("Draw", "dalle", draw_tab), ("Classify", "clip", classify_tab))
+    tabs = (
+        ("Write", "gpt", write_tab),
+        ("Few-shot", "gpt", fewshot_tab),
+        ("Score", "gpt", score_tab),
+        ("Draw", "dalle", draw_tab),
+        ("Classify", "clip", classify_tab),
+    )
     page = gr.Blocks(title="Write, draw, classify", analytics_enabled=False, delete_cache=(3600, 86_400))
     with page:
         gr.HTML(HEADER)
@@ -314,7 +199,7 @@ def build(parts: dict[str, Part]) -> gr.Blocks:
                         tab(parts[package])
             with gr.Tab("About"):
                 gr.Markdown(ABOUT, elem_classes="about")
-                for title, package, _ in tabs:
+                for title, package in (("Write", "gpt"), ("Draw", "dalle"), ("Classify", "clip")):
                     if parts[package].card:
                         with gr.Accordion(f"{title}: the model's card", open=False):
                             gr.Markdown(parts[package].card)

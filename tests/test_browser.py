@@ -59,6 +59,16 @@ def see(page, selector: str):
     return sync_api.expect(page.locator(selector))
 
 
+def write(page, length: int, seed: int) -> None:
+    """Writes with these settings, and waits for the end."""
+    page.get_by_role("button", name="Sampling").first.click()
+    page.get_by_label("number input for Length").fill(str(length))
+    page.get_by_label("Seed").first.fill(str(seed))
+    page.keyboard.press("Tab")
+    page.click("#write-go")
+    see(page, "#write-status").to_contain_text("words in")
+
+
 def test_write_continues_the_prompt_in_the_browser(page):
     page.fill("#write-prompt textarea", "In the <b>beginning</b>")
     page.click("#write-go")
@@ -90,6 +100,7 @@ def test_a_click_on_an_example_fills_the_prompt_and_writes(page):
 def test_stop_ends_the_writing_and_the_next_one_starts(page):
     page.get_by_role("button", name="Sampling").first.click()
     page.get_by_label("number input for Length").fill("1000")
+    page.get_by_label("Seed").first.fill("50")  # which does not come to an end soon
     page.get_by_label("Temperature").first.press("Tab")
     page.click("#write-go")
     page.wait_for_selector("#write-output .caret")
@@ -100,9 +111,136 @@ def test_stop_ends_the_writing_and_the_next_one_starts(page):
     page.wait_for_timeout(2000)
     assert page.locator("#write-output .text").inner_text() == written
     see(page, "#write-status").to_contain_text("Stopped")
+    see(page, "#write-output .caret").to_have_count(0)
     page.get_by_label("number input for Length").fill("5")
     page.click("#write-go")
     see(page, "#write-status").to_contain_text("words in")
+
+
+def test_probabilities_are_shown_at_a_switch_and_what_else_was_likely_where_one_points(page):
+    write(page, length=30, seed=5)
+    plain = page.locator("#write-output .text").inner_text()
+    assert page.locator("#write-output .token").count() == 0
+    page.get_by_label("Show probabilities").check()
+    see(page, "#write-output .token").not_to_have_count(0)
+    assert page.locator("#write-output .text").evaluate("element => element.textContent") == plain
+    see(page, "#write-output .legend").to_contain_text("≥ 50%")
+    page.locator("#write-output .token").nth(3).hover()
+    card = page.locator(".token-card:visible")
+    sync_api.expect(card).to_have_text(re.compile(r"log-probability −\d+\.\d\d"))
+    assert card.locator(".line").count() >= 5 and card.locator(".chosen").count() == 1
+    assert card.locator("button").count() == 0  # it would be in the way of the pointer
+    page.mouse.move(5, 5)
+    sync_api.expect(card).to_have_count(0)
+    page.get_by_label("Show probabilities").uncheck()
+    see(page, "#write-output .token").to_have_count(0)
+    assert page.locator("#write-output .text").inner_text() == plain
+
+
+def test_by_keyboard_one_moves_among_the_tokens_and_goes_on_from_another(page):
+    page.get_by_label("Show probabilities").check()
+    write(page, length=30, seed=5)
+    tokens = page.locator("#write-output .token")
+    before = "To be, or not to be" + "".join(tokens.evaluate_all("all => all.slice(0, 2).map(t => t.textContent)"))
+    assert tokens.evaluate_all("all => all.filter(t => t.tabIndex === 0).length") == 1  # one stop of the Tab key
+    tokens.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(tokens.nth(2)).to_be_focused()
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator(".token-card button").first).to_be_focused()
+    page.keyboard.press("Escape")
+    sync_api.expect(tokens.nth(2)).to_be_focused()
+    sync_api.expect(page.locator(".token-card:visible")).to_have_count(0)
+    page.keyboard.press("Enter")
+    other = page.locator(".token-card button code").first.inner_text().translate(str.maketrans("␣↵⇥", " \n\t"))
+    page.keyboard.press("Enter")
+    see(page, "#write-output .given").to_have_text(before + other, use_inner_text=False)
+    see(page, "#write-prompt textarea").to_have_value(before + other)
+    see(page, "#write-status").to_contain_text("words in")
+
+
+def test_one_of_several_candidates_becomes_part_of_the_text_and_one_writes_on(page):
+    page.get_by_label("number input for Candidates").fill("3")
+    write(page, length=12, seed=5)
+    see(page, "#write-status").to_contain_text("seeds 5 to 7")
+    articles = page.locator("#write-output article")
+    sync_api.expect(articles).to_have_count(3)
+    assert all("perplexity" in told for told in articles.locator(".foot").all_inner_texts())
+    chosen = articles.nth(1).locator(".text").evaluate("element => element.textContent")
+    articles.nth(1).get_by_role("button", name="Add to the text").click()
+    see(page, "#write-prompt textarea").to_have_value("To be, or not to be" + chosen)
+    see(page, "#write-go").to_be_focused()
+    page.keyboard.press("Enter")
+    sync_api.expect(articles).to_have_count(3)
+
+
+def test_few_shot_shows_the_very_prompt_while_it_is_written_and_answers_it(page):
+    tab(page, "Few-shot")
+    page.fill("#fewshot-description textarea", "In French:")
+    page.fill("#fewshot-query textarea", "a <b>pear</b>")
+    page.click("#fewshot-more")
+    for column, words in enumerate(("bee", "abeille")):
+        page.get_by_test_id(f"cell-3-{column}").dblclick()
+        page.locator(f"[data-testid=cell-3-{column}] textarea").fill(words)
+        page.keyboard.press("Enter")
+    pairs = ("sea otter => loutre de mer", "red apple => pomme rouge", "blue book => livre bleu", "bee => abeille")
+    see(page, "#fewshot-prompt").to_contain_text("of the 64 tokens that the model reads")
+    see(page, "#fewshot-prompt pre").to_contain_text("bee")
+    left_out = int(re.search(r"first (\d) left out", page.locator("#fewshot-prompt p").inner_text())[1])
+    lines = ["In French:", *pairs[left_out:], "a <b>pear</b> =>"]
+    assert page.locator("#fewshot-prompt pre").inner_text().splitlines() == lines
+    page.click("#fewshot-go")
+    see(page, "#fewshot-status").to_contain_text("tokens in")
+    page.fill("#fewshot-choices textarea", "pain, poire, <i>pomme</i>")
+    page.click("#fewshot-go")
+    see(page, "#fewshot-output .ranking li").to_have_count(3)
+    sync_api.expect(page.get_by_text("<i>pomme</i>").first).to_be_visible()
+    page.get_by_role("button", name="Sentiment").click()
+    see(page, "#fewshot-query textarea").to_have_value("The daughter was virtuous.")
+    page.fill("#fewshot-query textarea", " ")
+    see(page, "#fewshot-prompt").to_contain_text("No prompt yet: the query is empty")
+
+
+def test_score_colours_a_text_as_it_is_and_tells_the_likelier_of_two(page):
+    tab(page, "Score")
+    odd = "</span><script>alert('x')</script> \"it's\" & 😀\n"
+    page.fill("#score-text textarea", odd)
+    page.click("#score-go")
+    see(page, "#score-output .token.part").to_have_count(3)
+    assert page.locator("#score-output .tokens").evaluate("element => element.textContent") == odd
+    see(page, "#score-output .figures").to_contain_text("bits a byte")
+    page.locator("#score-output .token").first.click()
+    sync_api.expect(page.locator(".token-card:visible .line").first).to_be_visible()
+    assert page.locator(".token-card button").count() == 0  # there is nothing to go on from
+    page.get_by_role("button", name="which was said?").click()
+    see(page, "#score-output .verdict").to_have_text(re.compile(r"is the likelier, by [\d.]+ bits"))
+    see(page, "#score-output .figures").to_have_count(2)
+    page.fill("#score-text textarea", "")
+    page.click("#score-go")
+    sync_api.expect(page.get_by_text("The text is empty")).to_be_visible()
+    assert "Error" not in page.locator("#score-status").inner_text()  # it would lie over the line
+
+
+def test_on_a_phone_a_tap_shows_a_token_and_nothing_is_wider_than_the_screen(browser, page_url):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(page_url)
+    page.get_by_label("Show probabilities").check()
+    write(page, length=60, seed=1)
+    for place in (0, 25, 50):
+        page.locator("#write-output .token").nth(place).tap()
+        box = page.locator(".token-card:visible").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+        page.locator("h1").tap()
+        sync_api.expect(page.locator(".token-card:visible")).to_have_count(0)
+    for name, selector in (("Few-shot", "#fewshot-go"), ("Score", "#score-go")):
+        tab(page, name)
+        page.locator(selector).tap()
+        see(page, selector.replace("go", "status")).to_contain_text(" in ")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
 
 
 def test_draw_fills_in_and_a_drawing_can_be_kept(page, tmp_path):
