@@ -20,7 +20,6 @@ from torch import Tensor
 from gpt.model import GPT
 from multimodal.data.tokens import Joined
 from multimodal.tokenizer import Tokenizer
-from multimodal.transformer import KVCache
 
 
 def windows(count: int, context: int, most: int | None = None) -> list[tuple[int, int, int]]:
@@ -120,7 +119,7 @@ def branches(
         tokens = torch.tensor([[end] * (longest - len(groups[g][0])) + [*groups[g][0]] for g in chunk])
         padding = torch.tensor([longest - len(groups[g][0]) for g in chunk], device=weight.device)
         valid = torch.arange(longest, device=weight.device) >= padding[:, None]
-        cache = KVCache(config, count, longest + most, weight.device, weight.dtype)
+        cache = model.cache(count, longest + most)
         logits = model(tokens.to(weight.device), None if bool(valid.all()) else valid, cache, last=1)
 
         names = [(g, i) for g in chunk for i in range(len(groups[g][1]))]

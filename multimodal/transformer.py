@@ -156,8 +156,9 @@ class Attention(nn.Module):
         own = v
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
+            q = q.to(k.dtype)  # the query is small, what is cached is not
         causal = self.config.causal and mask is None and q.shape[2] > 1
-        y = attend(q, k.to(q.dtype), v.to(q.dtype), mask, causal)
+        y = attend(q, k, v, mask, causal).to(x.dtype)
         return self.out(rearrange(y, "b h n e -> b n (h e)")), own
 
 
