@@ -177,7 +177,7 @@ def export(source: Path, out: Path):
         tensors = published.to_transformers(model.state_dict(), model.config.transformer.depth)
         save_file(tensors, aside, metadata={"format": "pt"})
         aside.chmod(0o644)  # safetensors lets nobody else read what it writes
-    unknown = foreign.read_json(out / "tokenizer.json", MAX_FILE_BYTES)["model"].get("unk_token")
+    unknown = checkpoint.read_json(out / "tokenizer.json", MAX_FILE_BYTES)["model"].get("unk_token")
     write(
         "tokenizer_config.json",
         {

@@ -9,7 +9,6 @@ import json
 import pickle
 import re
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from gpt import published
 from gpt.presets import GPTConfig
-from multimodal.checkpoint import MAX_CONFIG_BYTES
+from multimodal.checkpoint import read_json
 from multimodal.cli import Failed, UserError
 from multimodal.tokenizer import END, MAX_FILE_BYTES, Tokenizer
 
@@ -43,19 +42,6 @@ def layout(source: str) -> str:
             return "nanogpt"
         raise UserError(f"{path} holds neither a config.json (transformers, ours) nor a ckpt.pt (nanoGPT).")
     return "hub"
-
-
-def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """The object in a JSON file of bounded size."""
-    if path.stat().st_size > limit:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {limit:,} are read.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} could not be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}; an object is needed.")
-    return found
 
 
 def fetch(name: str, weights: bool = True) -> Path:

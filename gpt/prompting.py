@@ -13,7 +13,6 @@ Only examples and queries are needed; "separator" stands between examples (a new
 every query that has none of its own.
 """
 
-import json
 import random
 from bisect import bisect_right
 from collections import Counter
@@ -28,6 +27,7 @@ from typing import Any, Literal
 from gpt.model import GPT
 from gpt.scoring import continuations, encode_pair
 from gpt.writing import Request, complete
+from multimodal.checkpoint import read_json
 from multimodal.cli import UserError
 from multimodal.sampling import Sampling
 from multimodal.tokenizer import Tokenizer
@@ -117,13 +117,7 @@ def read(path: Path) -> Task:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not a file; a task is a JSON file.")
-    if path.stat().st_size > MAX_TASK_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, a task at most {MAX_TASK_BYTES:,}: split it.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} could not be read as JSON: {error}") from None
-    fields = _fields(found, str(path), {"examples": list, "queries": list}, _OPTIONAL)
+    fields = _fields(read_json(path, MAX_TASK_BYTES), str(path), {"examples": list, "queries": list}, _OPTIONAL)
     shared = _strings(fields.pop("options", []), f"{path}: options")
     items = {
         kind: tuple(

@@ -72,24 +72,31 @@ def write(
     write_text(directory / "config.json", json.dumps({"kind": kind, "version": VERSION, **config}, indent=2) + "\n")
 
 
+def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """The object in a JSON file of bounded size. Raises UserError with what is wrong."""
+    if path.stat().st_size > limit:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {limit:,} are read.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} could not be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}; an object is needed.")
+    return found
+
+
 def read_config(directory: Path, kind: str) -> dict[str, Any]:
     """The settings of a checkpoint of that kind. Raises UserError with what is wrong."""
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise UserError(f"{directory} is not a checkpoint: it has no config.json; give a run directory of {kind}.")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, a config has at most {MAX_CONFIG_BYTES:,}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} could not be read as JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("kind") != kind:
-        if isinstance(config, dict) and "model_type" in config and kind == "gpt":
+    config = read_json(path)
+    if config.get("kind") != kind:
+        if "model_type" in config and kind == "gpt":
             raise UserError(
                 f"{directory} is a model of transformers: python -m gpt.convert {directory} --out RUN first."
             )
-        found = config.get("kind") if isinstance(config, dict) else type(config).__name__
-        raise UserError(f"{directory} holds a checkpoint of kind {found!r}, but {kind!r} is needed here.")
+        raise UserError(f"{directory} holds a checkpoint of kind {config.get('kind')!r}, but {kind!r} is needed here.")
     if config.pop("version", None) != VERSION:
         raise UserError(f"{directory} is of another version than {VERSION}, the one this toolkit reads.")
     config.pop("kind")

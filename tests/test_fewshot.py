@@ -308,7 +308,7 @@ BAD = [
     (b"{", "could not be read as JSON"),
     (b"[" * 100_000, "could not be read as JSON"),
     (b"\xff\xfe\x00", "could not be read as JSON"),
-    ([], "is list, expected an object"),
+    ([], "holds a list; an object is needed"),
     ({**GOOD, "exmaples": []}, "unknown field 'exmaples'"),
     ({"queries": GOOD["queries"]}, "has no 'examples'"),
     ({"examples": GOOD["examples"]}, "has no 'queries'"),
@@ -339,7 +339,7 @@ def test_a_bad_task_file_gets_one_sentence(tmp_path, content, sentence):
 def test_a_task_file_of_a_gigabyte_is_refused_unread(tmp_path):
     with open(tmp_path / "huge.json", "wb") as file:
         file.truncate(10**9)  # takes no room on the disk
-    with pytest.raises(UserError, match="1,000,000,000 bytes, a task at most 16,000,000"):
+    with pytest.raises(UserError, match="1,000,000,000 bytes; at most 16,000,000 are read"):
         prompting.read(tmp_path / "huge.json")
     with pytest.raises(UserError, match="is not a file"):
         prompting.read(tmp_path)

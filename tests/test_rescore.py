@@ -29,7 +29,7 @@ from gpt.rescoring import (
     words_of,
 )
 from multimodal.cli import UserError
-from multimodal.config import gpt2, modern
+from multimodal.config import gpt2
 from multimodal.tokenizer import Tokenizer
 
 TEXT = "To be, or not to be, that is the question. In the beginning God created the heaven and the earth. "
@@ -39,17 +39,8 @@ EXAMPLES = ROOT / "gpt" / "examples"
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory) -> Path:
-    """A tiny model whose every parameter matters, so that a token's probability hangs on all before it."""
-    path = tmp_path_factory.mktemp("models") / "gpt"
-    tokenizer = Tokenizer.bpe([TEXT], 300)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        model = gpt.GPT(GPTConfig(tokenizer.vocab_size, 64, modern(32, 2, 2)))
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-        gpt.save(model, tokenizer, path)
-    return path
+def directory(models) -> Path:
+    return models / "gpt"
 
 
 @pytest.fixture(scope="module")
