@@ -70,9 +70,9 @@ class GPT(nn.Module):
             x = x[:, -last:]
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
-    def pack_head(self, make: Callable[[Tensor, None], nn.Module]) -> None:
-        """Gives the head a packed copy of the embedding (see multimodal/packing.py), which rows are still looked up in."""
-        self.head = make(self.embedding.weight, None)
+    def pack_head(self, make: Callable[..., nn.Module]) -> None:
+        """Gives the head a packed embedding (see multimodal/packing.py), in whose weight rows are still looked up."""
+        self.head = make(self.embedding.weight, None, shared=True)
 
     def cache(self, batch: int, length: int | None = None) -> KVCache:
         """An empty cache for `batch` rows of `length` positions, of a whole context for None."""

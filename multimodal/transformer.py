@@ -132,9 +132,19 @@ class Attention(nn.Module):
         self.query = nn.Linear(config.width, config.width, config.bias)
         self.key = nn.Linear(config.width, config.width, config.bias)
         self.value = nn.Linear(config.width, config.width, config.bias)
+        self.fused: nn.Module | None = None
         self.out = nn.Linear(config.width, config.width, config.bias)
         # the first layer's values are what later layers mix in, so the first has nothing to mix
         self.value_residual = nn.Parameter(torch.zeros(())) if config.shortcuts and layer else None
+
+    def fuse(self) -> None:
+        """Query, key and value become one map, for reading only: a product less each, the same numbers."""
+        maps = (self.query, self.key, self.value)
+        self.fused = nn.Linear(self.config.width, 3 * self.config.width, self.config.bias, device="meta")
+        self.fused.weight = nn.Parameter(torch.cat([f.weight.detach() for f in maps]), requires_grad=False)
+        if self.config.bias:
+            self.fused.bias = nn.Parameter(torch.cat([f.bias.detach() for f in maps]), requires_grad=False)
+        del self.query, self.key, self.value
 
     def forward(
         self,
@@ -144,9 +154,12 @@ class Attention(nn.Module):
         cache: KVCache | None,
         first_values: Float[Tensor, "b h n e"] | None,
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b h n e"]]:
-        q, k, v = (
-            rearrange(f(x), "b n (h e) -> b h n e", h=self.config.heads) for f in (self.query, self.key, self.value)
-        )
+        if self.fused is not None:
+            q, k, v = rearrange(self.fused(x), "b n (t h e) -> t b h n e", t=3, h=self.config.heads)
+        else:
+            q, k, v = (
+                rearrange(f(x), "b n (h e) -> b h n e", h=self.config.heads) for f in (self.query, self.key, self.value)
+            )
         if self.config.qk_norm:
             q, k = F.layer_norm(q, q.shape[-1:]), F.layer_norm(k, k.shape[-1:])
         if turn is not None:

@@ -50,6 +50,16 @@ def test_a_packed_model_gives_the_logits_of_the_plain_one_up_to_its_precision(fa
     assert (found - wanted).norm() / wanted.norm() < ERROR[precision]
 
 
+def test_in_fp32_the_head_is_read_where_the_embedding_lies_and_no_weight_is_kept_twice():
+    model = make("gpt2")
+    shapes = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    packed = pack(model, "fp32")
+    assert packed.head.packed.data_ptr() == packed.embedding.weight.data_ptr()
+    tensors = [*packed.parameters(), *(m.packed for m in packed.modules() if isinstance(m, packing.Packed))]
+    distinct = {id(tensor) if tensor.is_mkldnn else tensor.data_ptr(): tensor.numel() for tensor in tensors}
+    assert sum(distinct.values()) < sum(shapes.values()) * 1.05  # norms and biases
+
+
 @pytest.mark.parametrize("precision", ["fp32", *(["int8"] if X86 else [])])  # bf16 sums otherwise for more rows
 def test_a_packed_row_is_written_as_it_would_be_alone(precision):
     model, tokenizer = pack(make("modern"), precision), Tokenizer.bytes()
