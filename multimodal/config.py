@@ -1,9 +1,10 @@
 """Settings of the backbone and of training, as frozen data: no torch here, so that `--help` answers at once.
 
-`gpt1`, `gpt2`, `gpt3` and `modern` are the families of blocks; everything trained or loaded by this toolkit is of one.
+`gpt1`, `gpt2`, `gpt3`, `sparse` and `modern` are the families of blocks; everything trained or loaded by this toolkit is of one.
 gpt1:   Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training" (norm after the sum).
 gpt2:   Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (pre-LN, tanh-GELU, biases).
 gpt3:   Brown et al. 2020, "Language Models are Few-Shot Learners" (alternately dense and banded, as Child et al. 2019).
+sparse: Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation" (gpt2's blocks, which see a picture by rows and columns).
 modern: rotary positions (Su et al. 2021), norms without parameters, QK-norm (Henry et al. 2020), squared ReLU (So et
         al. 2021), value residual (Zhou et al. 2024) and a shortcut from the embedding to every block. The norm is
         LayerNorm, not RMSNorm: on a CPU torch's LayerNorm runs forward and backward in a fourth of the time.
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 # a config file is a stranger's: sizes are bounded before anything is built
-MAX_WIDTH, MAX_DEPTH, MAX_BAND = 65_536, 1_024, 1_000_000
+MAX_WIDTH, MAX_DEPTH, MAX_BAND, MAX_SIDE = 65_536, 1_024, 1_000_000, 256
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class TransformerConfig:
     """Normalise after each branch has been added, as GPT-1, instead of before it; there is no final norm then."""
     band: int = 0
     """Every other block, the first included, sees only this many positions back, itself included; 0 is no bound."""
+    side: int = 0
+    """Side of a picture at the end of the sequence, whose positions see one another by rows, by columns and, in the last
+    block, around themselves; 0 is no picture, or one whose positions see all before them."""
+    prefix: int = 0
+    """Positions before that picture, which all of its positions see."""
 
     def __post_init__(self):
         if not (1 <= self.width <= MAX_WIDTH and 1 <= self.depth <= MAX_DEPTH and 1 <= self.heads <= self.width):
@@ -73,6 +79,13 @@ class TransformerConfig:
             )
         if self.band and not self.causal:
             raise ValueError(f"band {self.band}: only a causal transformer looks back.")
+        if not (0 <= self.side <= MAX_SIDE and 0 <= self.prefix <= MAX_BAND) or (self.side and not self.causal):
+            raise ValueError(
+                f"side {self.side} (0 to {MAX_SIDE}) or prefix {self.prefix} (0 to {MAX_BAND:,}) is off, or the "
+                "transformer not causal."
+            )
+        if self.side and self.band:
+            raise ValueError("a transformer has a band or a picture's side, not both.")
 
     @property
     def head_width(self) -> int:
@@ -93,6 +106,11 @@ def gpt3(width: int, depth: int, heads: int, band: int = 512) -> TransformerConf
     """GPT-3's blocks: GPT-2's, every other one banded. The paper gives no width for the band; ours is a quarter of its
     context."""
     return replace(gpt2(width, depth, heads), band=band)
+
+
+def sparse(width: int, depth: int, heads: int, prefix: int, side: int) -> TransformerConfig:
+    """DALL·E's blocks: GPT-2's, and a picture of side x side positions is seen by rows, columns and neighbourhoods."""
+    return replace(gpt2(width, depth, heads), side=side, prefix=prefix)
 
 
 def modern(

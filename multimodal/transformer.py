@@ -2,13 +2,15 @@
 
 A block is x + attention(norm(x)), then x + mlp(norm(x)) (GPT-2, Radford et al. 2019), and one final norm; or norm(x +
 attention(x)), then norm(x + mlp(x)), and none (GPT-1, Radford et al. 2018).
-What differs between the families is in `TransformerConfig`. Rotary positions: Su et al. 2021, with the pairs of a
+With a `side` the blocks see a picture at the end of the sequence by rows and columns (Ramesh et al. 2021, as Child et
+al. 2019). What differs between the families is in `TransformerConfig`. Rotary positions: Su et al. 2021, with the pairs of a
 head shared out over up to three coordinates, so that text (one), a grid (two) and text before a grid (three) rotate
 by one rule. Value residual: Zhou et al. 2024. Legend: b batch, n positions here, m positions seen (cached and here),
 h heads, d features, a coordinates of a position.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from multimodal.config import TransformerConfig
 
+AROUND = 5  # places to each side that the last block of a sparse transformer sees: 11 x 11
 MAX_SCORES = 2**25  # attention scores that may be kept for the backward pass: 64 MB a layer in bf16
 
 
@@ -91,6 +94,27 @@ def attention_mask(
         seen = rearrange(valid, "b m -> b 1 1 m") | (there == here)
         mask = seen if mask is None else mask & seen
     return mask
+
+
+def picture_mask(
+    kind: Literal["row", "column", "around"], n: int, m: int, prefix: int, side: int, device
+) -> Bool[Tensor, "1 1 n m"]:
+    """True where query i (the last n of m positions) may look at key j, when a picture of side x side positions in
+    raster order follows the prefix. All see the prefix, as far as it is behind them; in the picture a position sees
+    itself and, behind it, `row` the last `side` positions, up to the one above it; `column` those above it; `around`
+    those at most 5 rows and columns away (Ramesh et al. 2021, figure 11).
+    """
+    here = torch.arange(m - n, m, device=device)[:, None]
+    there = torch.arange(m, device=device)[None, :]
+    if kind == "row":
+        seen = here - there <= side
+    elif kind == "column":
+        seen = (here - there) % side == 0
+    else:
+        rows = (here - prefix) // side - (there - prefix) // side
+        columns = (here - prefix) % side - (there - prefix) % side
+        seen = (rows <= AROUND) & (columns.abs() <= AROUND)
+    return ((there <= here) & (seen | (there < prefix)))[None, None]
 
 
 def norm(config: TransformerConfig) -> nn.LayerNorm:
@@ -270,10 +294,24 @@ class Transformer(nn.Module):
         mask = banded = None if plain else attention_mask(n, past + n, self.config.causal, valid, x.device)
         if 0 < self.config.band < past + n:
             banded = attention_mask(n, past + n, self.config.causal, valid, x.device, self.config.band)
+        masks = [mask if layer % 2 else banded for layer in range(self.config.depth)]
+        if self.config.side and past + n > self.config.prefix:
+            if valid is not None:
+                raise ValueError(
+                    "a picture's positions are counted from the start: nothing before them may be padding."
+                )
+            masks = self._picture_masks(n, past + n, x.device)
         x0, first_values = x, None
-        for layer, block in enumerate(self.blocks):
-            x, values = block(x, x0, turn, mask if layer % 2 else banded, cache, first_values)
+        for block, mask in zip(self.blocks, masks, strict=True):
+            x, values = block(x, x0, turn, mask, cache, first_values)
             first_values = values if first_values is None else first_values
         if cache is not None:
             cache.length += n
         return self.norm(x)
+
+    def _picture_masks(self, n: int, m: int, device) -> list[Bool[Tensor, "1 1 n m"]]:
+        """Blocks 2, 6, 10 ... see columns, the last one what is around, all others rows, as in the paper."""
+        depth, prefix, side = self.config.depth, self.config.prefix, self.config.side
+        kinds = ["column" if layer % 4 == 1 else "row" for layer in range(depth - 1)] + ["around"]
+        masks = {kind: picture_mask(kind, n, m, prefix, side, device) for kind in set(kinds)}
+        return [masks[kind] for kind in kinds]

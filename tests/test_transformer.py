@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from multimodal.config import TransformerConfig, gpt1, gpt2, gpt3, modern
-from multimodal.transformer import KVCache, Transformer, attend
+from multimodal.config import TransformerConfig, gpt1, gpt2, gpt3, modern, sparse
+from multimodal.transformer import KVCache, Transformer, attend, picture_mask
 
 KINDS = {
     "gpt1": replace(gpt1(32, 3, 4), dropout=0.0),
     "gpt2": gpt2(32, 3, 4),
     "gpt3": gpt3(32, 3, 4, band=3),
+    "sparse": sparse(32, 3, 4, prefix=2, side=3),
     "modern": modern(32, 3, 4),
     "modern 2-D": modern(48, 2, 4, rotary_axes=2),
     "modern text and grid": modern(36, 2, 2, rotary_axes=3),
@@ -56,6 +57,42 @@ def test_a_band_as_wide_as_the_text_is_no_bound():
     banded, dense = randomised(gpt3(32, 2, 4, band=6)), randomised(gpt2(32, 2, 4))
     x = torch.randn(1, 6, 32)
     torch.testing.assert_close(banded(x), dense(x))
+
+
+@pytest.mark.parametrize("prefix, side", [(3, 13), (1, 4), (5, 1)])
+def test_rows_columns_and_neighbourhoods_of_a_picture_are_those_of_the_paper(prefix, side):
+    n = prefix + side**2
+    masks = {kind: picture_mask(kind, n, n, prefix, side, "cpu")[0, 0] for kind in ("row", "column", "around")}
+    for query in range(n):
+        for key in range(n):
+            (y, x), (v, u) = divmod(query - prefix, side), divmod(key - prefix, side)
+            wanted = {
+                "row": query - key
+                <= side,  # the row up to here, and of the row above what is not before the same column
+                "column": x == u,
+                "around": abs(y - v) <= 5 and abs(x - u) <= 5,
+            }
+            for kind, mask in masks.items():
+                behind = key <= query and (key < prefix or (query >= prefix and wanted[kind]))
+                assert mask[query, key].item() == behind, (kind, query, key)
+
+
+@pytest.mark.parametrize("kind, query", [("row", 20), ("column", 20), ("around", 20), ("row", 3), ("around", 27)])
+def test_a_block_of_a_sparse_transformer_reads_what_its_mask_allows_and_nothing_after(kind, query):
+    prefix, side, layer = 3, 5, {"row": 0, "column": 1, "around": 5}[kind]
+    model, n = randomised(sparse(32, 6, 4, prefix, side)), prefix + side**2
+    x = torch.randn(1, n, 32, requires_grad=True)
+    y, _ = model.blocks[layer](x, x, None, model._picture_masks(n, n, "cpu")[layer], None, None)
+    (y[0, query] * torch.randn(32)).sum().backward()
+    moved = x.grad[0].abs().sum(-1) > 0
+    assert torch.equal(moved, picture_mask(kind, n, n, prefix, side, "cpu")[0, 0, query])
+    assert not moved[query + 1 :].any()
+
+
+def test_before_the_picture_a_sparse_transformer_is_dense():
+    thin, dense = randomised(sparse(32, 3, 4, prefix=6, side=4)), randomised(gpt2(32, 3, 4))
+    x = torch.randn(1, 6, 32)
+    torch.testing.assert_close(thin(x), dense(x))
 
 
 @pytest.mark.parametrize("chunks", [(7,), (3, 4), (1,) * 7, (4, 1, 2)])
