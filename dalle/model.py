@@ -7,6 +7,10 @@ a learned padding for each text position and two heads, one for either vocabular
   "MEGABYTE", and Lee et al. 2022, "RQ-Transformer").
 - A weighted mean of the caption's embeddings and an embedding of the place to be painted are added wherever codes are
   predicted: else a small model listens to the codes before a position and not to the caption.
+- Blocks may come in any order, so that any part of a picture can be given: what is to be painted next is told by its place,
+  what was seen by its position (after Pannatier et al. 2024, "σ-GPTs", and Yu et al. 2024, "Randomized Autoregressive
+  Visual Generation").
+- The same network reads a picture first and then writes its caption.
 - `corrupt` replaces a part of the input codes while training, so that a drawing that left the beaten track finds back.
 Codes are in block order here: block by block in raster order, raster order within a block (see `to_blocks`).
 """
@@ -58,6 +62,9 @@ class DALLE(nn.Module):
         self.start = nn.Parameter(torch.empty(1, width))
         self.padding = nn.Parameter(torch.empty(config.text_length, width))
         self.place = nn.Parameter(torch.empty(config.blocks, width))
+        # without rotation the words' places are learned; a block's are told by `place`
+        learned = config.transformer.rotary_axes == 0
+        self.word_place = nn.Parameter(torch.empty(config.text_length, width)) if learned else None
         self.slot = nn.Parameter(torch.empty(k, width))
         for table in self.parameters():
             table.data.normal_(std=0.5)
@@ -79,14 +86,17 @@ class DALLE(nn.Module):
         for head in (self.text_head, self.code_head):
             nn.init.zeros_(head.bias)
 
-    def _positions(self) -> Int[Tensor, "1 s 3"]:
-        """(text, row, column) of start, text and blocks; text has row and column 0, all blocks the same text place."""
+    def _positions(self, order: Int[Tensor, "b s"]) -> Int[Tensor, "b n 3"]:
+        """(text, row, column) of start, text and the blocks in their order; text has row and column 0, all blocks the same
+        text place."""
         side, text = self.config.grid // self.config.block, self.config.text_length
-        rows = repeat(torch.arange(1, side + 1), "y -> (y x)", x=side)
-        columns = repeat(torch.arange(1, side + 1), "x -> (y x)", y=side)
-        blocks = torch.stack((torch.full_like(rows, text + 1), rows, columns), -1)
-        words = F.pad(torch.arange(text + 1)[:, None], (0, 2))
-        return torch.cat((words, blocks))[None].to(self.place.device)
+        blocks = torch.stack((torch.full_like(order, text + 1), order // side + 1, order % side + 1), -1)
+        words = F.pad(torch.arange(text + 1, device=order.device)[:, None], (0, 2))
+        return torch.cat((repeat(words, "l a -> b l a", b=len(order)), blocks), dim=1)
+
+    def raster(self, rows: int = 1) -> Int[Tensor, "rows s"]:
+        """The order in which a picture is read."""
+        return repeat(torch.arange(self.config.blocks, device=self.place.device), "s -> rows s", rows=rows)
 
     def _caption(self, text: Int[Tensor, "b l"]) -> Float[Tensor, "b 1 d"]:
         """Mean of the embeddings of a caption's tokens by their learned weights; 0 where there is none."""
@@ -99,6 +109,8 @@ class DALLE(nn.Module):
         if text.shape[1] != self.config.text_length:
             raise ValueError(f"captions have {text.shape[1]} positions, this model's have {self.config.text_length}.")
         words = torch.where((text == PADDING)[..., None], self.padding, self.text_embedding(text.clamp(min=0)))
+        if self.word_place is not None:
+            words = words + self.word_place
         start = repeat(self.start, "one d -> b one d", b=text.shape[0])
         return torch.cat((start, words.to(start.dtype)), dim=1)
 
@@ -112,35 +124,79 @@ class DALLE(nn.Module):
         shape = x.shape
         x = rearrange(x, "b s j d -> b (s j) d")
         x = x + self.painter(self.painter_norm(x))
-        return self.code_head(self.head_norm(x)).view(*shape[:-1], -1)
+        return self.code_head(self.head_norm(x)).view(*shape[:-1], self.config.codes)
 
     def forward(
-        self, text: Int[Tensor, "b l"], codes: Int[Tensor, "b n"]
-    ) -> tuple[Float[Tensor, "b l v"], Float[Tensor, "b n k"]]:
-        """Logits of each text token and of each code, given what comes before it."""
-        l = text.shape[1]  # noqa: E741
-        blocks = rearrange(codes, "b (s k) -> b s k", k=self.config.block_length)
-        seen = self._placed(blocks[:, :-1], self.seen).sum(2)
-        x = torch.cat((self._embed_text(text), seen), dim=1)
-        x = torch.cat((x[:, :l], x[:, l:] + self.place + self._caption(text)), dim=1)
-        y = self.transformer(x, self._positions()[:, : x.shape[1]])
-        painted = self._placed(blocks[:, :, :-1], self.painted).cumsum(2)
+        self,
+        text: Int[Tensor, "b l"],
+        codes: Int[Tensor, "b n"],
+        order: Int[Tensor, "b s"] | None = None,
+        reading: int = 0,
+    ) -> tuple[Float[Tensor, "b l v"], Float[Tensor, "w n k"]]:
+        """Logits of each text token and of each code, given what comes before it.
+
+        `order` is that in which the blocks come, raster for None; the logits are where their codes are, whatever it is.
+        The last `reading` rows have their picture before their text, and no logits of codes: w = b - reading.
+        """
+        (b, l), s = text.shape, self.config.blocks  # noqa: E741
+        writing = b - reading
+        if order is None:
+            order = self.raster(b)
+        blocks = rearrange(codes, "b (s k) -> b s k", s=s)
+        seen = self._placed(blocks, self.seen).sum(2)
+        seen = seen.gather(1, repeat(order, "b s -> b s d", d=seen.shape[-1]))
+        words, positions = self._embed_text(text), self._positions(order)
+        x = torch.cat((words[:writing], seen[:writing, :-1]), dim=1)
+        x = torch.cat((x[:, :l], x[:, l:] + self.place[order[:writing]] + self._caption(text[:writing])), dim=1)
+        where = positions[:writing, : l + s]
+        if reading:
+            x = torch.cat((x, torch.cat((seen[writing:], words[writing:, :l]), dim=1)))
+            where = torch.cat((where, torch.cat((positions[writing:, l + 1 :], positions[writing:, :l]), dim=1)))
+        y = self._transform(x, where)
+        features = y[:writing, l:]
+        features = features.gather(1, repeat(order[:writing].argsort(1), "b s -> b s d", d=features.shape[-1]))
+        painted = self._placed(blocks[:writing, :, :-1], self.painted).cumsum(2)
         before = self.slot + F.pad(painted, (0, 0, 1, 0))
-        return self.text_head(y[:, :l]), rearrange(self._paint(y[:, l:], before), "b s j v -> b (s j) v")
+        text_features = torch.cat((y[:writing, :l], y[writing:, s:]))
+        return self.text_head(text_features), rearrange(self._paint(features, before), "b s j v -> b (s j) v")
 
-    def prefill(self, text: Int[Tensor, "b l"], cache: KVCache) -> Float[Tensor, "b d"]:
-        """Reads the captions into an empty cache; features of the first block."""
-        x = self._embed_text(text)
-        last = x[:, -1:] + self.place[:1] + self._caption(text)
-        y = self.transformer(torch.cat((x[:, :-1], last), dim=1), self._positions()[:, : x.shape[1]], cache=cache)
-        return y[:, -1]
+    def _transform(
+        self, x: Float[Tensor, "b n d"], positions: Int[Tensor, "#b n 3"], cache: KVCache | None = None
+    ) -> Float[Tensor, "b n d"]:
+        return self.transformer(x, positions if self.word_place is None else None, cache=cache)
 
-    def advance(self, text: Int[Tensor, "b l"], block: Int[Tensor, "b k"], cache: KVCache) -> Float[Tensor, "b d"]:
+    def prefill(
+        self, text: Int[Tensor, "b l"], given: Int[Tensor, "b g k"], order: Int[Tensor, "b s"], cache: KVCache
+    ) -> Float[Tensor, "b d"]:
+        """Reads the captions and the first g blocks of the order into an empty cache; features of the block after them."""
+        l, g = text.shape[1], given.shape[1]  # noqa: E741
+        x = torch.cat((self._embed_text(text), self._placed(given, self.seen).sum(2)), dim=1)
+        x = torch.cat((x[:, :l], x[:, l:] + self.place[order[:, : g + 1]] + self._caption(text)), dim=1)
+        return self._transform(x, self._positions(order)[:, : l + 1 + g], cache)[:, -1]
+
+    def advance(
+        self, text: Int[Tensor, "b l"], block: Int[Tensor, "b k"], order: Int[Tensor, "b s"], cache: KVCache
+    ) -> Float[Tensor, "b d"]:
         """One more painted block of every row; features of the block after it."""
         done = cache.length - self.config.text_length  # blocks seen once this one is: also the next one's place
         seen = self._placed(block[:, None], self.seen).sum(2)
-        x = seen + self.place[done] + self._caption(text)
-        return self.transformer(x, self._positions()[:, cache.length, None], cache=cache)[:, 0]
+        x = seen + self.place[order[:, done, None]] + self._caption(text)
+        return self._transform(x, self._positions(order)[:, cache.length, None], cache)[:, 0]
+
+    def read(self, codes: Int[Tensor, "b n"], cache: KVCache) -> Float[Tensor, "b v"]:
+        """Reads pictures into an empty cache; logits of the first token of their captions."""
+        order = self.raster(len(codes))
+        seen = self._placed(rearrange(codes, "b (s k) -> b s k", s=self.config.blocks), self.seen).sum(2)
+        start = repeat(self.start, "one d -> b one d", b=len(codes))
+        positions = self._positions(order)
+        where = torch.cat((positions[:, self.config.text_length + 1 :], positions[:, :1]), dim=1)
+        return self.text_head(self._transform(torch.cat((seen, start.to(seen.dtype)), dim=1), where, cache)[:, -1])
+
+    def write(self, tokens: Int[Tensor, "b"], cache: KVCache) -> Float[Tensor, "b v"]:
+        """One more token of every caption; logits of the token after it."""
+        place = cache.length - self.config.blocks  # 1 is the first word's
+        where = F.pad(torch.full((1, 1, 1), place, device=tokens.device), (0, 2))
+        return self.text_head(self._transform(self.text_embedding(tokens)[:, None], where, cache)[:, 0])
 
     def paint(self, features: Float[Tensor, "b d"], codes: Int[Tensor, "b j"]) -> Float[Tensor, "b k"]:
         """Logits of the next code of a block of which j codes are painted."""
@@ -156,32 +212,47 @@ def corrupt(codes: Int[Tensor, "b n"], most: float) -> Int[Tensor, "b n"]:
     return torch.where(replaced, others, codes)
 
 
+def orders(rows: int, blocks: int, part: float, device) -> Int[Tensor, "rows blocks"]:
+    """An order of blocks for every row: at random with probability `part`, else as a picture is read."""
+    noise = torch.rand(rows, blocks, device=device)
+    ranks = torch.arange(blocks, dtype=noise.dtype, device=device).expand(rows, -1)
+    return torch.where(torch.rand(rows, 1, device=device) < part, noise, ranks).argsort(1)
+
+
 def loss(
     model: nn.Module,
     text: Int[Tensor, "b l"],
     codes: Int[Tensor, "b n"],
     caption_drop: float,
     code_noise: float,
+    order: Int[Tensor, "b s"] | None = None,
+    reading: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """1/8 of the text's and 7/8 of the codes' cross-entropy in nats a token (Ramesh et al. 2021, section 2.2).
 
-    A dropped caption is empty on the input side and does not count in the text loss.
+    A dropped caption is empty on the input side and does not count in the text loss. Of the last `reading` rows the
+    caption is written after the picture, whose codes do not count; that loss weighs as much as the text's.
     """
+    writing = len(text) - reading
     dropped = torch.rand(text.shape[0], 1, device=text.device) < caption_drop
+    dropped[writing:] = False
     seen = torch.where(dropped, PADDING, text)
-    text_logits, code_logits = model(seen, corrupt(codes, code_noise))
-    text_loss = F.cross_entropy(
-        rearrange(text_logits.float(), "b l v -> (b l) v"),
-        seen.flatten(),
-        ignore_index=PADDING,
-        reduction="sum",
-    )
-    text_loss = text_loss / (seen != PADDING).sum().clamp(min=1)
-    code_loss = F.cross_entropy(rearrange(code_logits.float(), "b n k -> (b n) k"), codes.flatten())
-    return text_loss / 8 + 7 * code_loss / 8, {
-        "text_loss": text_loss.detach(),
-        "code_loss": code_loss.detach(),
-    }
+    text_logits, code_logits = model(seen, corrupt(codes, code_noise), order, reading)
+
+    def words(part: slice) -> Float[Tensor, ""]:
+        logits = rearrange(text_logits[part].float(), "b l v -> (b l) v")
+        total = F.cross_entropy(logits, seen[part].flatten(), ignore_index=PADDING, reduction="sum")
+        return total / (seen[part] != PADDING).sum().clamp(min=1)
+
+    text_loss = words(slice(0, writing))
+    code_loss = F.cross_entropy(rearrange(code_logits.float(), "b n k -> (b n) k"), codes[:writing].flatten())
+    figures = {"text_loss": text_loss.detach(), "code_loss": code_loss.detach()}
+    total = text_loss / 8 + 7 * code_loss / 8
+    if reading:
+        caption_loss = words(slice(writing, None))
+        figures["caption_loss"] = caption_loss.detach()
+        total = total + caption_loss / 8
+    return total, figures
 
 
 def encode_captions(tokenizer: Tokenizer, captions: list[str], length: int) -> Int[Tensor, "b l"]:

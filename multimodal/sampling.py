@@ -177,12 +177,16 @@ def decode(
     count: int,
     sampling: Sampling,
     generators: list[torch.Generator],
+    given: Int[Tensor, "b count"] | None = None,
 ) -> Iterator[Int[Tensor, "b"]]:
     """Up to `count` tokens a row: the first from `logits`, each next from `step(the last)`, which is called only
-    when a further token is wanted. The caller ends early by leaving the loop."""
+    when a further token is wanted. Where `given` is not negative it is taken, whatever the logits say; a row's draws at other
+    places do not depend on that. The caller ends early by leaving the loop."""
     chooser = Chooser(sampling, generators, logits)
     for position in range(count):
         tokens = chooser(logits)
+        if given is not None:
+            tokens = torch.where(given[:, position] < 0, tokens, given[:, position])
         yield tokens
         if position + 1 < count:
             logits = step(tokens)

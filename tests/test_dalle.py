@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dalle import dvae, judge, model, sample, train, train_dvae
-from dalle.drawing import draw, draw_each, paint, sample_codes
+from dalle.drawing import NOTHING, Canvas, draw, draw_each, paint, sample_codes
 from dalle.dvae import DVAE
 from dalle.model import DALLE, PADDING, Artist, corrupt, encode_captions, to_blocks, to_raster
 from dalle.presets import DALLEConfig, DVAEConfig
@@ -156,7 +156,8 @@ def test_a_code_depends_on_the_caption_and_the_codes_before_it_only(block):
 def test_guided_drawing_with_a_cache_equals_two_independent_full_forwards_at_every_step(block, guidance):
     drawer = artist(block)
     seeds, greedy = [3, 4], Sampling(temperature=0.0)
-    codes = torch.stack(list(sample_codes(drawer, ["a cat"], seeds, guidance, greedy)), 1)
+    *_, canvas = sample_codes(drawer, ["a cat"], seeds, guidance, greedy)
+    codes = canvas.blocks()
     text = encode_captions(drawer.tokenizer, ["a cat"] * 2, 8)
     with torch.no_grad():
         conditional = drawer.model(text, codes)[1]
@@ -193,8 +194,10 @@ def test_a_drawing_fills_in_and_ends_whole(block):
 
 def test_what_is_painted_of_a_part_is_what_those_codes_paint():
     drawer, codes = artist(), torch.randint(0, 60, (1, 16))
-    assert torch.isclose(paint(drawer, codes[:, :8])[..., 8:, :], torch.tensor(0.92)).all()
-    assert torch.equal(paint(drawer, codes), drawer.dvae.decode(codes))
+    canvas = Canvas(codes, drawer.model.raster())
+    assert torch.equal(paint(drawer, canvas), drawer.dvae.decode(codes))
+    upper = Canvas(torch.where(torch.arange(16) < 8, codes, NOTHING), canvas.order)
+    assert torch.isclose(paint(drawer, upper)[..., 8:, :], torch.tensor(0.92)).all()
 
 
 @pytest.mark.parametrize("block", [1, 2])
