@@ -96,6 +96,10 @@ class DALLEConfig:
     """Number of different codes."""
     block: int = 1
     """Side of the block of codes that one position of the transformer stands for; 1 is the published DALL·E."""
+    any_order: bool = False
+    """Trained to draw the blocks in any order too, so that any part of a picture may be given."""
+    captions: bool = False
+    """Trained to read a picture first and then write its caption, too."""
 
     def __post_init__(self):
         if not 1 <= self.block <= 8 or self.grid % self.block:
@@ -104,8 +108,16 @@ class DALLEConfig:
             raise ValueError(f"text_length {self.text_length} (1 to 1024) or grid {self.grid} (1 to 128) is off.")
         if not (2 <= self.text_vocabulary <= 1_000_000 and 2 <= self.codes <= MAX_CODES):
             raise ValueError(f"text_vocabulary {self.text_vocabulary} or codes {self.codes} is out of range.")
-        if self.transformer.rotary_axes != 3 or not self.transformer.causal:
-            raise ValueError("a DALL·E needs a causal transformer with 3 rotary axes: text, row, column.")
+        blocks, picture = self.transformer, (self.text_length + 1, self.grid // self.block)
+        if blocks.rotary_axes not in (0, 3) or not blocks.causal:
+            raise ValueError(
+                "a DALL·E needs a causal transformer with 3 rotary axes (text, row, column) or 0 (learned positions)."
+            )
+        if blocks.side and ((blocks.prefix, blocks.side) != picture or self.any_order or self.captions):
+            raise ValueError(
+                f"a transformer that sees rows and columns needs prefix {picture[0]} and side {picture[1]} here (found "
+                f"{blocks.prefix} and {blocks.side}), pictures in raster order, and no captioning."
+            )
 
     @property
     def length(self) -> int:
