@@ -5,7 +5,7 @@ softmax of its similarities with them, times the scale the model has learned. Ra
 class is the normalised mean of its normalised prompts, so any number of templates costs the same afterwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,17 @@ def classify(model: CLIP, pictures: UInt8[Tensor, "b 3 h w"], classes: Float[Ten
     """Probability of every class for every picture: softmax(scale * similarity). Rows sum to 1 (one class: always 1)."""
     with torch.inference_mode():
         return (model.scale() * embed_images(model, pictures) @ classes.T).softmax(dim=-1)
+
+
+def scorer(model: CLIP, tokenizer: Tokenizer) -> Callable[[Float[Tensor, "n 3 s s"], str], Float[Tensor, "n"]]:
+    """What ranks pictures of any size by how well they fit a text: the cosines of their vectors with its vector."""
+
+    def score(pictures: Float[Tensor, "n 3 s s"], text: str) -> Float[Tensor, "n"]:
+        size = model.config.size
+        fitted = torch.stack([images.square(images.to_pil(picture), size) for picture in pictures])
+        return (embed_images(model, fitted) @ embed_texts(model, tokenizer, [text])[0]).cpu()
+
+    return score
 
 
 def rank(probabilities: Float[Tensor, "c"], index: int) -> int:

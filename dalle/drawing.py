@@ -10,15 +10,18 @@ order has to paint a place before it sees what is given after it, so to it only 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 
 from dalle.model import PADDING, Artist, encode_captions, to_blocks, to_raster
 from dalle.presets import GUIDANCE, TEMPERATURE
+from multimodal import images
 from multimodal.cli import UserError
 from multimodal.sampling import Sampling, decode, generators, guide
 from multimodal.transformer import KVCache
@@ -43,6 +46,22 @@ class Canvas:
         return rearrange(codes.gather(1, back), "n s k -> n (s k)")
 
 
+def prompt_picture(artist: Artist, picture: Image.Image) -> Float[Tensor, "3 s s"]:
+    """The middle of a picture, as the model sees it."""
+    return images.to_float(images.square(picture, artist.dvae.config.size))
+
+
+def mask_places(artist: Artist, mask: Image.Image, picture: Image.Image) -> Bool[Tensor, "g g"]:
+    """Code places that stay: of which no pixel is light in the mask, which is as large as the picture it belongs to."""
+    if mask.size != picture.size:
+        raise UserError(
+            f"the mask is {mask.width}x{mask.height}, the picture {picture.width}x{picture.height}: they must be alike, "
+            "white where something new is to be drawn."
+        )
+    light = prompt_picture(artist, mask).mean(0) > 0.25  # a thin stroke counts
+    return reduce(~light, "(Y y) (X x) -> Y X", "all", Y=artist.model.config.grid, X=artist.model.config.grid)
+
+
 @torch.no_grad()
 def keep(artist: Artist, picture: Float[Tensor, "3 s s"], mask: Bool[Tensor, "g g"]) -> Int[Tensor, "1 m"]:
     """The codes of a picture in block order, where the mask of code places (row, column) is True; elsewhere NOTHING."""
@@ -54,19 +73,12 @@ def keep(artist: Artist, picture: Float[Tensor, "3 s s"], mask: Bool[Tensor, "g 
     return to_blocks(codes, grid, config.block)
 
 
-def kept_places(mask: Bool[Tensor, "s s"], grid: int) -> Bool[Tensor, "g g"]:
-    """Code places of which all pixels are to stay."""
-    return reduce(mask, "(Y y) (X x) -> Y X", "all", Y=grid, X=grid)
-
-
-def border(side: str, share: float, grid: int) -> Bool[Tensor, "g g"]:
-    """The share of a picture at one side of it, in whole rows or columns of codes."""
-    count, mask = round(share * grid), torch.zeros(grid, grid, dtype=torch.bool)
-    if not 0 < count < grid:
-        raise UserError(
-            f"{share:g} of {grid} rows or columns leaves nothing to keep or nothing to draw: say 0.1 to 0.9."
-        )
-    part = slice(0, count) if side in ("top", "left") else slice(grid - count, grid)
+def border(side: Literal["top", "bottom", "left", "right"], rows: int, grid: int) -> Bool[Tensor, "g g"]:
+    """So many rows (or, left and right, columns) of codes at one side of a picture."""
+    if not 0 < rows < grid:
+        raise UserError(f"rows {rows} is out of range: 1 to {grid - 1}, since a picture has {grid} rows of codes.")
+    mask = torch.zeros(grid, grid, dtype=torch.bool)
+    part = slice(0, rows) if side in ("top", "left") else slice(grid - rows, grid)
     if side in ("top", "bottom"):
         mask[part] = True
     else:

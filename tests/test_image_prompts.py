@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dalle import model
-from dalle.drawing import NOTHING, border, draw, keep, kept_places, sample_codes, variations
+from dalle.drawing import NOTHING, border, draw, keep, mask_places, sample_codes, variations
 from dalle.dvae import DVAE
 from dalle.model import DALLE, PADDING, Artist, encode_captions, orders, to_blocks, to_raster
 from dalle.presets import DALLEConfig, DVAEConfig
@@ -135,7 +136,7 @@ def test_without_a_caption_guidance_changes_nothing():
 ])  # fmt: skip
 def test_a_border_is_whole_rows_or_columns_and_its_pixels_stay(side, places):
     drawer = artist(1)
-    picture, mask = torch.rand(3, 16, 16), border(side, 0.25, 4)
+    picture, mask = torch.rand(3, 16, 16), border(side, 1, 4)
     assert mask[places].all() and mask.sum() == 4
     given = keep(drawer, picture, mask)
     whole = drawer.dvae.encode(picture[None]).view(4, 4)
@@ -146,10 +147,14 @@ def test_a_border_is_whole_rows_or_columns_and_its_pixels_stay(side, places):
 
 
 def test_a_code_is_kept_only_if_all_its_pixels_are():
-    mask = torch.ones(16, 16, dtype=torch.bool)
-    mask[5, 9] = False
-    kept = kept_places(mask, 4)
+    mask, drawer = Image.new("RGB", (16, 16), "black"), artist()
+    mask.putpixel((9, 5), (255, 255, 255))
+    kept = mask_places(drawer, mask, Image.new("RGB", (16, 16)))
     assert not kept[1, 2] and kept.sum() == 15
+    wide = mask.resize((32, 16), Image.Resampling.NEAREST)  # of which the middle is seen
+    assert not mask_places(drawer, wide, wide)[1, 2] and mask_places(drawer, wide, wide).sum() == 15
+    with pytest.raises(UserError, match="mask is 16x16, the picture 32x16"):
+        mask_places(drawer, mask, wide)
 
 
 def test_variations_take_another_part_of_the_blocks_from_every_seed():
@@ -162,7 +167,7 @@ def test_variations_take_another_part_of_the_blocks_from_every_seed():
 
 
 @pytest.mark.parametrize("wish, sentence", [
-    (lambda: border("top", 0.01, 4), "leaves nothing to keep"), (lambda: border("top", 1.0, 4), "nothing to draw"),
+    (lambda: border("top", 0, 4), "rows 0 is out of range: 1 to 3"), (lambda: border("left", 4, 4), "rows 4"),
     (lambda: variations(torch.arange(16)[None], 2, 0.01, [1]), "blocks is none"),
     (lambda: keep(artist(), torch.rand(3, 16, 16), torch.ones(5, 5, dtype=torch.bool)), "mask has"),
 ])  # fmt: skip
