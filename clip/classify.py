@@ -5,7 +5,7 @@ python -m clip.classify holiday/ --labels-file places.txt --template "a photo of
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -64,39 +64,6 @@ def read_labels(settings: Settings) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def pictures_in(paths: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
-    """(path, None) for every file named and every picture in the folders, sorted; (path, why) for an empty folder."""
-    from multimodal import images
-    from multimodal.data.pairs import hidden
-
-    for path in paths:
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            inside = sorted(p for p in inside if not hidden(p, path))  # .thumbnails, and macOS's "._photo.jpg"
-            yield from ((found, None) for found in inside)
-            if not inside:
-                yield path, f"{path} is a folder without pictures ({', '.join(sorted(images.SUFFIXES))})."
-        else:
-            yield path, None
-
-
-def read_pictures(found: Sequence[tuple[Path, str | None]], size: int):
-    """The readable pictures (b 3 size size), and for each path found its place among them or what is wrong."""
-    import torch
-
-    from multimodal import images
-
-    pictures, places = [], []
-    for path, problem in found:
-        try:
-            if problem is None:
-                pictures.append(images.square(images.read(path), size))
-            places.append(problem if problem is not None else len(pictures) - 1)
-        except images.ImageError as error:
-            places.append(str(error))
-    return torch.stack(pictures) if pictures else torch.empty(0, 3, size, size, dtype=torch.uint8), places
-
-
 def predictions(probabilities, labels: Sequence[str], top_k: int) -> list[dict]:
     """The `top_k` most probable labels of one picture, best first."""
     best = probabilities.argsort(descending=True, stable=True)[:top_k].tolist()
@@ -133,6 +100,7 @@ def classify(settings: Settings) -> int:
     from clip import zeroshot
     from clip.model import load
     from multimodal import checkpoint, devices
+    from multimodal.data.named import pictures_in, read_pictures
 
     templates = settings.template or zeroshot.TEMPLATES
     prompts = zeroshot.prompts(labels, templates)

@@ -169,6 +169,19 @@ class TrainDALLE(Common):
     """Part of the captions that are dropped, so that guidance has an unconditional side."""
     code_noise: float = 0.5
     """Largest part of a picture's input codes that is replaced at random while training."""
+    any_order: float = 0.0
+    """Part of the pictures whose blocks are learned in a random order, so that any part of a picture may be given later."""
+    captions: float = 0.0
+    """Part of every batch that is learned the other way: a picture is read, its caption is written."""
+
+    def __post_init__(self):
+        for name in ("caption_drop", "code_noise", "any_order"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is out of range: 0 to 1.")
+        if not 0 <= self.captions < 1:
+            raise ValueError(
+                f"captions {self.captions} is out of range: 0 to below 1, since some rows have to be drawn."
+            )
 
 
 DVAE_PRESETS = {

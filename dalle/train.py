@@ -75,6 +75,8 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         grid=dvae.config.grid,
         codes=dvae.config.vocabulary,
         block=settings.block,
+        any_order=settings.any_order > 0,
+        captions=settings.captions > 0,
     )
     network = model.DALLE(config)
     codes, held_codes = (model.to_blocks(c, config.grid, config.block) for c in (codes, held_codes))
@@ -83,8 +85,15 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         items = shuffled(index, settings.train.batch_size, count, settings.seed)
         return {"text": text[items], "codes": codes[items].long()}
 
+    # at least a row, where there is room for one, so that a small batch learns it too
+    rows = settings.train.batch_size
+    reading = min(rows - 1, max(1, round(settings.captions * rows))) if settings.captions else 0
+
     def loss(network, batch, step):
-        return model.loss(network, batch["text"], batch["codes"], settings.caption_drop, settings.code_noise)
+        order = model.orders(len(batch["text"]), config.blocks, settings.any_order, where) if config.any_order else None
+        return model.loss(
+            network, batch["text"], batch["codes"], settings.caption_drop, settings.code_noise, order, reading
+        )
 
     if settings.data:
         prompts, references, names = held_captions[:SHOWN], None, None
@@ -96,8 +105,14 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         """Held-out loss of codes, and drawings judged against the real ones (default drawings only)."""
         found: dict[str, float] = {}
         for t, c in zip(held_text.split(64), held_codes.split(64), strict=True):
-            for name, value in model.loss(artist.model, t.to(where), c.long().to(where), 0.0, 0.0)[1].items():
-                found[name] = found.get(name, 0.0) + float(value) * len(t) / len(held_text)
+            t, c, share = t.to(where), c.long().to(where), len(t) / len(held_text)
+            figures = model.loss(artist.model, t, c, 0.0, 0.0)[1]
+            if config.captions:  # every row read the other way; none is drawn then
+                logits = artist.model(t, c, None, len(t))[0].float()
+                each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), t.flatten(), ignore_index=model.PADDING)
+                figures["caption_loss"] = each
+            for name, value in figures.items():
+                found[name] = found.get(name, 0.0) + float(value) * share
         seeds = list(range(len(prompts)))
         parts = [slice(i, i + 64) for i in range(0, len(prompts), 64)]
         drawn = [draw_each(artist, prompts[p], seeds[p]) for p in parts]

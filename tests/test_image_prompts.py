@@ -1,5 +1,6 @@
 """Claims about pictures given to a DALL·E: in any order, in part, to be varied, and to be captioned."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dalle import model
+from dalle import caption, model, sample, train
+from dalle.captioning import captions
 from dalle.drawing import NOTHING, border, draw, keep, mask_places, sample_codes, variations
 from dalle.dvae import DVAE
 from dalle.model import DALLE, PADDING, Artist, encode_captions, orders, to_blocks, to_raster
@@ -232,3 +234,74 @@ def test_the_published_transformer_draws_the_same_with_its_cache(blocks):
 def test_impossible_transformers_get_a_sentence(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(DALLEConfig(ROTARY, 300, 8, 4, 60), **change)
+
+
+def test_a_memorised_picture_is_captioned_with_its_own_caption_alone_and_in_a_batch():
+    torch.manual_seed(0)
+    words = Tokenizer.bpe(CAPTIONS, 300)
+    drawer = Artist(
+        DALLE(DALLEConfig(modern(32, 2, 2, rotary_axes=3), words.vocab_size, 8, 4, 60, 2, captions=True)),
+        DVAE(PICTURES).eval(),
+        words,
+    )
+    pictures = torch.rand(4, 3, 16, 16)
+    text, codes = encode_captions(words, CAPTIONS, 8), to_blocks(drawer.dvae.encode(pictures), 4, 2)
+    optimizer = torch.optim.Adam(drawer.model.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = model.loss(drawer.model, text.repeat(2, 1), codes.repeat(2, 1), 0.0, 0.0, None, 4)[0]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = captions(drawer, pictures, GREEDY, [0] * 4)
+    assert all(whole.startswith(each.text) for whole, each in zip(CAPTIONS, found, strict=True))  # long ones were cut
+    assert (found[0].text, found[2].text) == (CAPTIONS[0], CAPTIONS[2])
+    with torch.no_grad():
+        logits = drawer.model(text, codes, None, 4)[0].log_softmax(-1)
+    each = logits.gather(-1, text.clamp(min=0)[..., None])[..., 0]
+    wanted = (each * (text != PADDING)).sum(1) / (text != PADDING).sum(1)
+    for row in (0, 2):  # ended by the end token
+        assert found[row].mean_logprob == pytest.approx(wanted[row].item(), abs=1e-3)
+    for i in range(4):
+        assert captions(drawer, pictures[i : i + 1], GREEDY, [0])[0].text == found[i].text
+
+
+def test_a_model_that_only_draws_says_that_it_does():
+    drawer = artist()
+    only = Artist(DALLE(replace(drawer.model.config, captions=False)), drawer.dvae, drawer.tokenizer)
+    with pytest.raises(UserError, match="draws only"):
+        captions(only, torch.rand(1, 3, 16, 16), GREEDY, [0])
+
+
+def test_a_run_in_any_order_with_captions_draws_completes_and_captions_from_the_command_line(tmp_path, capsys):
+    run, picture = tmp_path / "run", tmp_path / "drawing.png"
+    assert train.main(["tiny", "--out", str(run), "--any-order", "0.5", "--captions", "0.25"]) == 0
+    assert model.load(run).model.config.any_order and "val_caption_loss" in (run / "README.md").read_text()
+    assert sample.main(["a cat", "--model", str(run), "-o", str(picture)]) == 0
+    prompted = ["a cat", "--model", str(run), "--image", str(picture), "-o", str(tmp_path / "more.png")]
+    for wish in (["--rows", "4"], ["--side", "right"], ["--vary", "0.5", "--n", "2"], ["--mask", str(picture)]):
+        assert sample.main([*prompted, *wish]) == 0
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    capsys.readouterr()
+    assert caption.main([str(picture), str(tmp_path / "broken.png"), "--model", str(run), "--n", "2", "--json"]) == 1
+    told = capsys.readouterr()
+    rows = [json.loads(line) for line in told.out.splitlines()]
+    assert [row["seed"] for row in rows] == [0, 1] and all(row["image"] == str(picture) for row in rows)
+    assert told.err.count("broken.png is not a picture") == 1
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["a cat", "--rows", "3"], "--rows tells what stays"),
+    (["a cat", "--image", "PICTURE", "--rows", "3", "--vary", "0.5"], "give one of them"),
+    (["a cat", "--image", "PICTURE", "--rows", "16"], "rows 16 is out of range: 1 to 15"),
+    (["a cat", "--image", "PICTURE", "--vary", "0"], "blocks is none"),
+    (["a cat", "--image", "missing.png"], "missing.png does not exist"),
+    (["a cat", "--image", "PICTURE", "--mask", "OTHER"], "they must be alike"),
+    (["", "--rerank"], "the prompt, which is empty"),
+])  # fmt: skip
+def test_wrong_image_prompts_are_one_sentence_and_status_2(arguments, sentence, tmp_path, capsys):
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "p.png")
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "o.png")
+    names = {"PICTURE": str(tmp_path / "p.png"), "OTHER": str(tmp_path / "o.png")}
+    arguments = [names.get(argument, argument) for argument in arguments]
+    assert sample.main([*arguments, "-o", str(tmp_path / "out.png")]) == 2
+    assert sentence in capsys.readouterr().err and not (tmp_path / "out.png").exists()
