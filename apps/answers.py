@@ -7,18 +7,20 @@ import base64
 import math
 import secrets
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from clip import zeroshot
 from clip.model import CLIP
-from dalle.drawing import draw
+from dalle import drawing
+from dalle.captioning import Caption, captions
 from dalle.model import Artist, too_long
 from gpt import prompting
 from gpt.model import GPT
@@ -304,15 +306,75 @@ def answered(writer: tuple[GPT, Tokenizer], task: Task, prompt: Prompt) -> Itera
         yield turn[0][0]
 
 
+@dataclass(frozen=True)
+class Given:
+    """A picture that a drawing begins with."""
+
+    picture: Image.Image
+    stays: Literal["rows", "mask", "half"]
+    """What stays of it: upper rows of codes, all that is not painted over, or a random half of the blocks."""
+    rows: Any = None
+    painted: Image.Image | None = None
+    """As large as the picture, and dark where something new is to be drawn."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    seed: int
+    picture: Image.Image
+    score: float | None = None
+    """How well it fits the prompt, if that was asked for: the cosine of CLIP's vectors."""
+
+
+def given_codes(artist: Artist, given: Given, seeds: list[int]) -> Tensor:
+    grid = artist.model.config.grid
+    if given.stays == "rows":
+        places = drawing.border("top", whole("the number of rows that stay", given.rows, 1, grid - 1), grid)
+    elif given.stays == "mask":
+        places = drawing.mask_places(artist, ImageOps.invert(given.painted), given.picture)
+    else:
+        places = torch.ones(grid, grid, dtype=torch.bool)
+    codes = drawing.keep(artist, drawing.prompt_picture(artist, given.picture), places)
+    return drawing.variations(codes, artist.model.config.block, 0.5, seeds) if given.stays == "half" else codes
+
+
 def drawn(
-    artist: Artist, prompt: Any, count: Any, guidance: Any, sampling: Sampling, seed: int
-) -> Iterator[tuple[float, list[tuple[int, Image.Image]]]]:
-    """How much is done, from 0 to 1, and (seed, picture) of every drawing as far as it is; the i-th has seed + i."""
+    artist: Artist,
+    prompt: Any,
+    count: Any,
+    guidance: Any,
+    sampling: Sampling,
+    seed: int,
+    given: Given | None = None,
+    score: Callable[[Float[Tensor, "n 3 s s"], str], Float[Tensor, "n"]] | None = None,
+) -> Iterator[tuple[float, list[Drawing]]]:
+    """How much is done, from 0 to 1, and every drawing as far as it is; the i-th has seed + i. With a `score` the last
+    time they come in its order, the best first."""
     prompt, count = words("the prompt", prompt), whole("the number of drawings", count, 1, MAX_DRAWINGS)
+    if score is not None and not prompt.strip():
+        raise UserError("the prompt is empty: say what the drawings should fit.")
     seeds = [(seed + i) % (MAX_SEED + 1) for i in range(count)]
-    rows, guidance = artist.model.config.grid, real("the guidance", guidance, 0.0, 100.0)
-    for turn, pictures in enumerate(draw(artist, prompt, seeds, guidance, sampling, rows), start=1):
-        yield turn / rows, list(zip(seeds, map(enlarged, pictures.float().cpu()), strict=True))
+    guidance, config = real("the guidance", guidance, 0.0, 100.0), artist.model.config
+    codes = given_codes(artist, given, seeds) if given is not None else None
+    for done, pictures in drawing.draw(artist, prompt, seeds, guidance, sampling, config.grid, codes):
+        shown = [Drawing(*each) for each in zip(seeds, map(enlarged, pictures.float().cpu()), strict=True)]
+        if done == 1 and score is not None:
+            scores = score(pictures.float().cpu(), prompt).tolist()
+            shown = [replace(each, score=round(value, 4)) for each, value in zip(shown, scores, strict=True)]
+            shown.sort(key=lambda each: -each.score)
+        yield done, shown
+
+
+def described(artist: Artist, picture: Image.Image, temperature: float, seed: int) -> Caption:
+    """A caption of the picture, by the network that draws."""
+    return captions(artist, drawing.prompt_picture(artist, picture)[None], Sampling(temperature), [seed])[0]
+
+
+def unseen_places(artist: Artist, given: Given) -> str:
+    """A remark where the model painted before it saw what stays, else ""."""
+    if artist.model.config.any_order or given.stays == "rows":
+        return ""
+    return " · this model paints from top to bottom and did not see what stays further down"
 
 
 def unseen_words(artist: Artist, prompt: str) -> str:

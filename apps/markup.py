@@ -13,7 +13,7 @@ from html import escape
 
 from PIL import Image
 
-from apps.answers import Judged, Row, Token, Told, is_part
+from apps.answers import Drawing, Judged, Row, Token, Told, is_part
 from multimodal.tokenizer import END
 
 SHOWN = 5  # bars of a ranking
@@ -167,16 +167,17 @@ def scores(found: Sequence[Judged]) -> str:
     return f'{head}{legend()}<div class="scores">{"".join(texts)}</div>'
 
 
-def sheet(prompt: str, drawings: list[tuple[int, Image.Image]], done: bool) -> str:
-    """The drawings side by side, each with its seed, and when done a link to keep it."""
+def sheet(prompt: str, drawings: list[Drawing], done: bool) -> str:
+    """The drawings side by side, each with its seed, its score if it has one, and when done a link to keep it."""
     figures = []
     name = "-".join("".join(c if c.isalnum() else " " for c in prompt[:60]).split()) or "drawing"
-    for seed, picture in drawings:
-        url = data_url(picture)
+    for drawing in drawings:
+        seed, url = drawing.seed, data_url(drawing.picture)
+        score = "" if drawing.score is None else f"<b>{drawing.score:.3f}</b>"
         link = f'<a href="{url}" download="{name}-{seed}.png">download</a>' if done else ""
         figures.append(
             f'<figure><img src="{url}" alt="{escape(prompt)}, seed {seed}">'
-            f"<figcaption><span>seed {seed}</span>{link}</figcaption></figure>"
+            f"<figcaption><span>seed {seed}</span>{score}{link}</figcaption></figure>"
         )
     columns = {1: 1, 2: 2, 4: 2}.get(len(drawings), 3)
     return f'<div class="sheet" style="--columns: {columns}">{"".join(figures)}</div>'

@@ -1,6 +1,6 @@
 """The page: loaded models in, a gradio page with the tabs Write, Few-shot, Score, Draw, Classify and About out.
 
-What the tabs show, the page's API gives as data: /write, /candidates, /fewshot, /score, /draw and /classify.
+What the tabs show, the page's API gives as data: /write, /candidates, /fewshot, /score, /draw, /caption and /classify.
 """
 
 import time
@@ -10,26 +10,14 @@ from pathlib import Path
 import gradio as gr
 
 from apps import answers, markup
-from apps.answers import MAX_DRAWINGS, MAX_LETTERS
+from apps.draw_tab import draw_tab
 from apps.text_tabs import fewshot_tab, score_tab, write_tab
-from apps.wiring import MODEL, Part, chips, connect, names_in, seed_box, spoken, stops
-from dalle.presets import GUIDANCE, TEMPERATURE
+from apps.wiring import MODEL, Part, connect, names_in, spoken
 from multimodal import images
 from multimodal.cli import UserError
 
 HERE = Path(__file__).resolve().parent
 
-SUBJECTS = (
-    "a cat",
-    "a red apple",
-    "a pizza",
-    "a rocket",
-    "a sunflower",
-    "a dog on a blue background",
-    "an owl in the style of openmoji",
-    "three strawberries",
-    "a fish to the left of a sailboat",
-)
 ONE, AS_IT_IS = "a drawing of a {}", "{}"
 # file, class names, the right one, the sentence around a name
 PICTURES = (
@@ -47,61 +35,6 @@ PICTURES = (
     ),
     ("two-apples.png", "a red apple, two red apples, three red apples, four red apples", "two red apples", AS_IT_IS),
 )
-
-
-def draw_tab(part: Part) -> None:
-    with gr.Row():
-        with gr.Column(scale=4, min_width=320):
-            prompt = gr.Textbox(
-                SUBJECTS[0], label="What to draw", max_lines=3, max_length=MAX_LETTERS, elem_id="draw-prompt"
-            )
-            with gr.Row():
-                go = gr.Button("Draw", variant="primary", elem_id="draw-go", min_width=120)
-                stop = gr.Button("Stop", elem_id="draw-stop", min_width=90)
-            tries = chips(list(SUBJECTS))
-            count = gr.Slider(1, MAX_DRAWINGS, 4, step=1, label="Drawings", elem_id="draw-count")
-            with gr.Accordion("Sampling", open=False):
-                guidance = gr.Slider(
-                    1, 10, GUIDANCE, step=0.5, label="Guidance",
-                    info="How closely to follow the words; 1 is as learned.",
-                )  # fmt: skip
-                temperature = gr.Slider(
-                    0, 2, TEMPERATURE, step=0.05, label="Temperature",
-                    info="0 takes the likeliest code, 1 samples as learned.",
-                )  # fmt: skip
-                top_k = gr.Slider(0, 500, 0, step=1, label="Top-k", info="Only this many of the likeliest; 0 is all.")
-                seed = seed_box()
-        with gr.Column(scale=5, min_width=320):
-            output = gr.HTML(markup.hint("The drawings appear here, from top to bottom."), elem_id="draw-output")
-            status = gr.HTML(elem_id="draw-status")
-
-    def handler(prompt, count, guidance, temperature, top_k, seed):
-        began, sampling = time.perf_counter(), answers.sampling_of(temperature, top_k)
-        for done, drawings in answers.drawn(part.model, prompt, count, guidance, sampling, answers.seed_of(seed)):
-            seconds, what = time.perf_counter() - began, "drawing" if len(drawings) == 1 else "drawings"
-            told = f"{len(drawings)} {what} in {seconds:.1f} s" if done == 1 else f"Drawing ... {done:.0%}"
-            told += answers.unseen_words(part.model, prompt)
-            yield markup.sheet(prompt, drawings, done == 1), markup.note(told)
-
-    values = [prompt, count, guidance, temperature, top_k, seed]
-    samples = [(text,) for text in SUBJECTS]
-    begun = connect(handler, values, [output, status], [go.click, prompt.submit], tries, samples)
-    stops(stop, begun, lambda: markup.note("Stopped."), [], [status])
-
-    def api(
-        prompt: str,
-        count: int = 1,
-        guidance: float = GUIDANCE,
-        temperature: float = TEMPERATURE,
-        top_k: int = 0,
-        seed: int = 0,
-    ) -> Iterator[list[dict]]:
-        """Draws; streams [{"seed": 0, "image": "data:image/png;base64,..."}, ...] as the drawings fill in."""
-        sampling = answers.sampling_of(temperature, top_k)
-        for _, drawings in answers.drawn(part.model, prompt, count, guidance, sampling, answers.seed_of(seed)):
-            yield [{"seed": seed, "image": markup.data_url(picture)} for seed, picture in drawings]
-
-    gr.api(spoken(api), api_name="draw", **MODEL)
 
 
 def classify_tab(part: Part) -> None:
@@ -184,7 +117,7 @@ def build(parts: dict[str, Part]) -> gr.Blocks:
         ("Write", "gpt", write_tab),
         ("Few-shot", "gpt", fewshot_tab),
         ("Score", "gpt", score_tab),
-        ("Draw", "dalle", draw_tab),
+        ("Draw", "dalle", lambda part: draw_tab(part, parts["clip"])),
         ("Classify", "clip", classify_tab),
     )
     page = gr.Blocks(title="Write, draw, classify", analytics_enabled=False, delete_cache=(3600, 86_400))

@@ -206,15 +206,16 @@ def draw(
     sampling: Sampling | None = None,
     every: int = 0,
     given: Int[Tensor, "r m"] | None = None,
-) -> Iterator[Float[Tensor, "n 3 s s"]]:
-    """Pictures of the prompt, one a seed, each time `every` more codes are drawn (0: only at the end), then whole."""
+) -> Iterator[tuple[float, Float[Tensor, "n 3 s s"]]]:
+    """The share of the codes that are there, and pictures of the prompt, one a seed: each time `every` more codes are drawn
+    (0: only at the end), then whole, with a share of 1."""
     if not prompt.strip() and given is None:
         raise UserError("the prompt is empty: say what to draw.")
     steps = sample_codes(artist, [prompt], seeds, guidance, sampling or Sampling(TEMPERATURE), given)
     for drawn, canvas in enumerate(steps, start=1):
         if every and drawn % every == 0 and (canvas.codes == NOTHING).any():
-            yield paint(artist, canvas)
-    yield paint(artist, canvas)
+            yield (canvas.codes != NOTHING).float().mean().item(), paint(artist, canvas)
+    yield 1.0, paint(artist, canvas)
 
 
 def draw_each(

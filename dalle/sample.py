@@ -128,7 +128,7 @@ def sample(settings: Settings) -> int:
         for start in range(0, settings.n, CHUNK):
             part = slice(start, start + CHUNK)
             codes = given if given is None or len(given) == 1 else given[part]
-            *_, finished = draw(artist, settings.prompt, seeds[part], settings.guidance, sampling, given=codes)
+            *_, (_, finished) = draw(artist, settings.prompt, seeds[part], settings.guidance, sampling, given=codes)
             for seed, picture in zip(seeds[part], finished.cpu(), strict=True):
                 if not as_file:  # at once, so that nothing is lost if the rest is
                     write(settings.out / f"{seed}.png", images.to_pil(picture))

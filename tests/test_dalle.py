@@ -185,8 +185,8 @@ def test_several_prompts_in_one_batch_equal_each_alone():
 @pytest.mark.parametrize("block", [1, 2])
 def test_a_drawing_fills_in_and_ends_whole(block):
     drawer = artist(block)
-    steps = list(draw(drawer, "a cat", [1], every=4))
-    assert len(steps) == 4
+    shares, steps = zip(*draw(drawer, "a cat", [1], every=4), strict=True)
+    assert shares == (0.25, 0.5, 0.75, 1.0)
     grey = [torch.isclose(picture, torch.tensor(0.92)).float().mean() for picture in steps]
     assert grey[0] > grey[1] > grey[2] > grey[3]
     torch.testing.assert_close(steps[-1], draw_each(drawer, ["a cat"], [1]))

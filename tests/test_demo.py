@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from apps import answers, demo, markup
@@ -226,9 +227,31 @@ def test_half_a_surrogate_pair_of_a_visitor_does_not_break_a_reply(parts):
 def test_drawings_fill_in_row_by_row_and_keep_their_seeds(parts):
     turns = list(answers.drawn(parts["dalle"].model, "a cat", 3, 2, Sampling(), 7))
     assert [done for done, _ in turns] == [0.25, 0.5, 0.75, 1.0]
-    assert all([seed for seed, _ in drawings] == [7, 8, 9] for _, drawings in turns)
+    assert all([each.seed for each in drawings] == [7, 8, 9] for _, drawings in turns)
     *_, (_, alone) = answers.drawn(parts["dalle"].model, "a cat", 1, 2.0, Sampling(), 8)
-    assert alone[0][1].tobytes() == turns[-1][1][1][1].tobytes()  # the second drawing, whatever was drawn beside it
+    assert (
+        alone[0].picture.tobytes() == turns[-1][1][1].picture.tobytes()
+    )  # the second drawing, whatever was drawn beside it
+
+
+@pytest.mark.parametrize("given", [
+    answers.Given(PICTURE, "rows", 1), answers.Given(PICTURE, "mask", painted=Image.new("RGB", PICTURE.size, "black")),
+    answers.Given(PICTURE, "half"),
+])  # fmt: skip
+def test_drawings_begin_with_a_part_of_a_picture_and_need_no_words_then(parts, given):
+    turns = list(answers.drawn(parts["dalle"].model, "", 2, 2, Sampling(), 7, given))
+    shares = [done for done, _ in turns]
+    assert shares == sorted(shares) and shares[-1] == 1 and [each.seed for each in turns[-1][1]] == [7, 8]
+
+
+def test_a_score_orders_the_finished_drawings_and_is_shown(parts):
+    def score(pictures, text):
+        assert text == "a cat" and pictures.shape[0] == 3
+        return torch.tensor([0.1, 0.3, 0.2])
+
+    *before, (_, best) = answers.drawn(parts["dalle"].model, "a cat", 3, 2, Sampling(), 7, None, score)
+    assert [(each.seed, each.score) for each in best] == [(8, 0.3), (9, 0.2), (7, 0.1)]
+    assert all(each.score is None for _, drawings in before for each in drawings)
 
 
 def test_a_ranking_names_every_label_once_the_likeliest_first(parts):
@@ -270,6 +293,23 @@ def test_a_ranking_names_every_label_once_the_likeliest_first(parts):
         (lambda p: answers.chosen(p["gpt"].model, fewshot(), Prompt(Item("a", "b"), "a =>", 0), "luck"), "not by luck"),
         (lambda p: answers.drawn(p["dalle"].model, "a cat", 10**6, 3, Sampling(), 0), "allowed is 1 to 9"),
         (lambda p: answers.drawn(p["dalle"].model, " ", 1, 3, Sampling(), 0), "empty"),
+        (
+            lambda p: answers.drawn(p["dalle"].model, "a", 1, 3, Sampling(), 0, answers.Given(PICTURE, "rows", 4)),
+            "allowed is 1 to 3",
+        ),
+        (
+            lambda p: answers.drawn(
+                p["dalle"].model,
+                "a",
+                1,
+                3,
+                Sampling(),
+                0,
+                answers.Given(PICTURE, "mask", None, Image.new("RGB", (9, 9))),
+            ),
+            "mask is 9x9, the picture 40x30",
+        ),
+        (lambda p: answers.described(p["dalle"].model, PICTURE, 0.0, 0), "draws only"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat"], []), "2 to 1,000"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, "cat", []), "lists of texts"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat", "dog"], ["a photo"]), "{}"),
@@ -291,7 +331,7 @@ def test_words_of_visitors_and_models_are_never_markup():
         markup.answer(row(rude), writing=False),
         markup.scores([answers.Judged(row(rude).tokens, Totals(1, 1, -1.0), 0)] * 2),
         markup.prompt(answers.Told(Prompt(Item("a", "b"), rude, 1), 5, 64, 0)),
-        markup.sheet(rude, [(0, PICTURE)], done=True),
+        markup.sheet(rude, [answers.Drawing(0, PICTURE)], done=True),
         markup.ranking([(rude, 0.7), ("b", 0.3)], f"{rude} {{}}", rude),
         markup.hint(rude),
         markup.note(rude),
@@ -377,9 +417,9 @@ def test_the_right_label_is_marked_and_its_rank_told_even_below_the_bars():
 
 
 def test_only_a_finished_drawing_can_be_downloaded():
-    assert "download" not in markup.sheet("a cat", [(5, PICTURE)], done=False)
-    done = markup.sheet("a cat?", [(5, PICTURE)], done=True)
-    assert 'download="a-cat-5.png"' in done
+    assert "download" not in markup.sheet("a cat", [answers.Drawing(5, PICTURE)], done=False)
+    done = markup.sheet("a cat?", [answers.Drawing(5, PICTURE, 0.25)], done=True)
+    assert 'download="a-cat-5.png"' in done and "0.250" in done
     raw = base64.b64decode(done.partition("base64,")[2].partition('"')[0])
     assert Image.open(io.BytesIO(raw)).tobytes() == PICTURE.tobytes()
 
@@ -468,8 +508,13 @@ def test_the_pages_api_writes_draws_and_classifies(page_url):
     event, (several,) = call(page_url, "candidates", "To be", 2, 10, 0.8, 0, 0.95, 3)
     assert event == "complete" and len(several) == 2 and several[0]["text"] == text
     assert len(several[0]["tokens"]) == len(several[0]["token_logprobs"])
-    event, (drawings,) = call(page_url, "draw", "a cat", 2, 3.0, 1.0, 100, 5)
+    sampling = (2, 3.0, 1.0, 100, 5)
+    event, (drawings,) = call(page_url, "draw", "a cat", *sampling, None, "rows", None, None, False)
     assert event == "complete" and [drawing["seed"] for drawing in drawings] == [5, 6]
+    assert [drawing["score"] for drawing in drawings] == [None, None]
+    event, (ranked,) = call(page_url, "draw", "a cat", *sampling, drawings[0]["image"], "half", None, None, True)
+    assert event == "complete" and {drawing["seed"] for drawing in ranked} == {5, 6}
+    assert ranked[0]["score"] >= ranked[1]["score"]
     assert drawings[0]["image"].startswith("data:image/png;base64,")
     event, (shares,) = call(page_url, "classify", drawings[0]["image"], ["cat", "dog"], ["a {}"])
     assert event == "complete" and set(shares) == {"cat", "dog"} and sum(shares.values()) == pytest.approx(1)

@@ -144,7 +144,7 @@ def test_a_border_is_whole_rows_or_columns_and_its_pixels_stay(side, places):
     whole = drawer.dvae.encode(picture[None]).view(4, 4)
     assert torch.equal(to_raster(given, 4, 1).view(4, 4)[mask], whole[mask])
     assert torch.equal(to_raster(given, 4, 1).view(4, 4)[~mask], torch.full((12,), NOTHING))
-    *_, drawn = draw(drawer, "a cat", [1], given=given)
+    *_, (_, drawn) = draw(drawer, "a cat", [1], given=given)
     assert drawn.shape == (1, 3, 16, 16)
 
 
