@@ -17,6 +17,7 @@ Codes are in block order here: block by block in raster order, raster order with
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,7 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dalle import dvae as dvae_module
-from dalle.dvae import DVAE
+from dalle import tokenizers
 from dalle.presets import DALLEConfig
 from multimodal import checkpoint
 from multimodal.cli import UserError
@@ -255,7 +255,7 @@ def loss(
     return total, figures
 
 
-def encode_captions(tokenizer: Tokenizer, captions: list[str], length: int) -> Int[Tensor, "b l"]:
+def encode_captions(tokenizer, captions: list[str], length: int) -> Int[Tensor, "b l"]:
     """Captions as tokens with the end token behind, cut or padded to `length`."""
     rows = torch.full((len(captions), length), PADDING)
     for row, text in zip(rows, captions, strict=True):
@@ -264,23 +264,27 @@ def encode_captions(tokenizer: Tokenizer, captions: list[str], length: int) -> I
     return rows
 
 
-def too_long(tokenizer: Tokenizer, captions: list[str], length: int) -> int:
+def too_long(tokenizer, captions: list[str], length: int) -> int:
     """How many of the captions `encode_captions` cuts to `length`."""
     return sum(len(tokenizer.encode(caption(text))) >= length for text in captions)
 
 
 @dataclass(frozen=True)
 class Artist:
-    """All that drawing needs: what continues a caption, what paints codes, what reads captions."""
+    """All that drawing needs: what continues a caption, what paints codes, what reads captions.
 
-    model: DALLE
-    dvae: DVAE
-    tokenizer: Tokenizer
+    Ours, or another with the same methods (mindalle.py)."""
+
+    model: nn.Module
+    dvae: tokenizers.PictureTokenizer
+    tokenizer: Any
 
 
 def save(directory: Path, artist: Artist, card: str | None = None, dtype: torch.dtype | None = None) -> None:
     """A DALL·E directory; its dVAE is in its sub-directory dvae/."""
-    dvae_module.save(Path(directory) / "dvae", artist.dvae, dtype=dtype)
+    codebook = Path(directory) / "dvae"
+    if not (codebook / "config.json").is_file():  # it never changes, and a published one is large
+        tokenizers.save(codebook, artist.dvae, dtype=dtype)
     config = {"model": asdict(artist.model.config)}
     checkpoint.write(directory, "dalle", config, artist.model, artist.tokenizer, dtype=dtype, card=card)
 
@@ -292,9 +296,13 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Artist:
         settings = dict(config["model"])
         return DALLE(DALLEConfig(**{**settings, "transformer": TransformerConfig(**settings["transformer"])}))
 
+    if checkpoint.read_json(Path(directory) / "config.json").get("kind") == "mindalle":
+        from dalle import mindalle  # which builds on this module
+
+        return Artist(*mindalle.load(directory, device))
     config = checkpoint.read_config(directory, "dalle")
     model = checkpoint.load(directory, build, device)
-    dvae = dvae_module.load(Path(directory) / "dvae", device)
+    dvae = tokenizers.load(Path(directory) / "dvae", device)
     tokenizer = Tokenizer.load(Path(directory) / "tokenizer.json")
     if (dvae.config.grid, dvae.config.vocabulary) != (model.config.grid, model.config.codes):
         raise UserError(

@@ -35,8 +35,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
 
     import torch
 
-    from dalle import dvae as dvaes
-    from dalle import judge, model
+    from dalle import judge, model, tokenizers
     from dalle.drawing import draw_each
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data.sources import captioned
@@ -47,7 +46,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     begin(settings)  # before any work
     own = run / "dvae"  # a run goes on with the codes it began with
     codebook = own if settings.resume and own.is_dir() else settings.dvae or checkpoint.find(None, "dalle") / "dvae"
-    dvae = dvaes.load(codebook, where)
+    dvae = tokenizers.load(codebook, where)
     size = dvae.config.size
     source, held_out = captioned(settings.data, settings.seed, settings.concepts)
     if not settings.data:
