@@ -87,7 +87,20 @@ class TrainCLIP(Common):
     resume: bool = False
     """Continue the run in --out, exactly."""
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"single": 0.6, "colour": 0.15, "place": 0.05, "count": 0.05, "pair": 0.15}
+        default_factory=lambda: {
+            "single": 0.35,
+            "colour": 0.1,
+            "painted": 0.08,
+            "shape": 0.04,
+            "place": 0.04,
+            "size": 0.06,
+            "count": 0.08,
+            "pair": 0.06,
+            "relation": 0.1,
+            "three": 0.02,
+            "style": 0.04,
+            "language": 0.03,
+        }  # fmt: skip
     )
     """Shares of the kinds of default drawings; a kind left out never comes."""
     half: bool = False

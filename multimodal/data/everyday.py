@@ -1,4 +1,5 @@
-"""Everyday concepts: the names of the emoji that people are likely to ask for. Our selection, about 400 of 1,900."""
+"""Everyday concepts: the names of the emoji that people are likely to ask for, and what else these are called. Our
+selection, about 400 of 1,900."""
 
 ANIMALS = """
 ant, badger, bat, bear, beaver, beetle, bird, bison, black cat, boar, bug, butterfly, camel, cat, cat face, chicken,
@@ -45,8 +46,44 @@ volleyball, watch, window, woman’s hat, wrapped gift, wrench, yarn, yo-yo
 """
 # names that take no article
 UNCOUNTED = """
+beer, cheese, chocolate, coffee, corn, lettuce, lightning, maize, milk, pasta, saturn, wine, whisky,
 bacon, baguette bread, bread, broccoli, butter, candy, coral, custard, falafel, fire, garlic, green salad, high voltage,
 hot beverage, leafy green, locked, popcorn, salt, shaved ice, soap, spaghetti, sushi, tennis, thread, wood, yarn
+"""
+# what else people call them
+OTHERWISE = """
+airplane: plane, aeroplane, jet; alarm clock: clock; artist palette: palette; automobile: car; backpack: rucksack;
+baguette bread: baguette; bat: flying bat; beans: bean; beer mug: beer, mug of beer; bicycle: bike; birthday cake: cake;
+blossom: flower, yellow flower; blueberries: blueberry; bouquet: bunch of flowers; bow and arrow: bow; bug: caterpillar;
+candy: sweet; cat face: face of a cat, head of a cat; cheese wedge: cheese, piece of cheese; cherries: cherry;
+cherry blossom: pink flower; chicken: hen; chipmunk: squirrel; chocolate bar: chocolate, bar of chocolate;
+cocktail glass: cocktail, martini; cookie: biscuit; couch and lamp: couch, sofa; cow face: face of a cow, head of a cow;
+crescent moon: moon, half moon; crocodile: alligator; custard: pudding; deciduous tree: tree; delivery truck: truck, lorry;
+desert island: island; desktop computer: computer; dog face: face of a dog, head of a dog; doughnut: donut;
+dragon face: face of a dragon, head of a dragon; droplet: drop of water, water drop; ear of corn: corn, maize;
+eggplant: aubergine; envelope: letter; evergreen tree: pine tree, fir tree; fire: flame; fire engine: fire truck;
+fishing pole: fishing rod; floppy disk: disk; four leaf clover: clover; framed picture: painting; french fries: fries;
+fried shrimp: fried prawn; game die: dice; gear: cogwheel; gem stone: diamond, jewel; glass of milk: milk;
+glasses: spectacles; graduation cap: student's hat; green salad: salad; hamburger: burger, cheeseburger; handbag: lady's bag;
+headphone: headphones; high voltage: lightning, lightning bolt; high-heeled shoe: high heel;
+hippopotamus: hippo; honey pot: pot of honey, jar of honey; honeybee: bee; horse face: face of a horse, head of a horse;
+hot beverage: coffee, cup of coffee, cup of tea; hot pepper: chili, chili pepper; house: home;
+jack-o-lantern: halloween pumpkin, pumpkin; kick scooter: scooter; kiwi fruit: kiwi; lady beetle: ladybug, ladybird;
+laptop: notebook computer; leafy green: lettuce; light bulb: bulb, lamp; locked: padlock, lock;
+locomotive: steam train, steam engine; memo: note; microphone: mic; mobile phone: phone, smartphone;
+money bag: bag of money; monkey face: face of a monkey, head of a monkey; motor scooter: moped; motorcycle: motorbike;
+mouse face: face of a mouse, head of a mouse; musical note: note of music; necktie: tie; newspaper: paper;
+open book: book; orangutan: ape; paintbrush: brush; panda: panda bear; peanuts: peanut; pick: pickaxe;
+pig face: face of a pig, head of a pig; pill: tablet; pizza: slice of pizza; polar bear: white bear;
+puzzle piece: piece of a puzzle; rabbit: bunny; rabbit face: face of a rabbit, head of a rabbit; racing car: race car;
+rhinoceros: rhino; ribbon: pink bow; ringed planet: planet, saturn; rock: stone; rooster: cock; running shoe: sneaker, shoe;
+sailboat: boat, sailing boat; sauropod: dinosaur, brontosaurus; seedling: sprout; shrimp: prawn; soccer ball: football ball;
+sled: sledge; soft ice cream: ice cream cone; spaghetti: pasta; spider web: cobweb; spiral shell: shell, seashell;
+sun with face: smiling sun; t-shirt: shirt, tee shirt; T-Rex: tyrannosaurus; tangerine: mandarin, clementine;
+television: tv, tv set; tennis: tennis racket; thread: spool of thread; tiger face: face of a tiger, head of a tiger;
+top hat: hat; tropical drink: fruit cocktail; tumbler glass: whisky, glass of whisky; turtle: tortoise;
+video game: gamepad, game controller; water wave: wave; watch: wristwatch; wine glass: wine, glass of wine;
+woman’s hat: lady's hat; wrapped gift: gift, present; wrench: spanner; yarn: ball of yarn, ball of wool
 """
 
 
@@ -56,3 +93,15 @@ def _names(*lists: str) -> frozenset[str]:
 
 EVERYDAY = _names(ANIMALS, FOOD, NATURE, THINGS)
 MASS = _names(UNCOUNTED)
+
+
+def _otherwise() -> dict[str, tuple[str, ...]]:
+    """Name in lower case -> its synonyms."""
+    entries = (entry.split(":") for entry in " ".join(OTHERWISE.split()).split(";"))
+    return {
+        name.strip().replace("’", "'").lower(): tuple(other.strip() for other in others.split(","))
+        for name, others in entries
+    }
+
+
+SYNONYMS = _otherwise()
