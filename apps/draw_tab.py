@@ -63,7 +63,7 @@ def draw_tab(part: Part, judge: Part) -> None:
             with gr.Accordion("Begin with a picture", open=False, elem_id="draw-begin"):
                 editor = gr.ImageEditor(
                     label="Picture", sources=["upload", "clipboard"], layers=False, transforms=(), height=320,
-                    brush=gr.Brush(default_size=28, colors=["#000000"], color_mode="fixed"), buttons=[],
+                    brush=gr.Brush(default_size="auto", colors=["#000000"], color_mode="fixed"), buttons=[],
                     elem_id="draw-picture",
                 )  # fmt: skip
                 editor.preprocess = files_of
