@@ -13,29 +13,13 @@ PROG = "dalle.train"
 SHOWN = 48  # drawings judged while training, and shown in samples.png
 
 
-def encoded(source, dvae, size: int, count: int, where):
-    """Codes (count, n) and captions of a source: every picture is encoded once, not at every step."""
-    import torch
-
-    from multimodal import images
-    from multimodal.data import pairs
-
-    codes, captions = [], []
-    with cli.bar(total=count, unit="picture", desc="encoding") as shown, torch.no_grad():
-        for start in range(0, count, 64):
-            batch = pairs.batch(source, list(range(start, min(start + 64, count))), size)
-            codes.append(dvae.encode(images.to_float(batch["image"].to(where))).cpu().to(torch.int32))
-            captions += batch["caption"]
-            shown.update(len(batch["caption"]))
-    return torch.cat(codes), captions
-
-
 def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     from dataclasses import replace
 
     import torch
 
     from dalle import judge, model, tokenizers
+    from dalle.codes import encoded
     from dalle.drawing import draw_each
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data.sources import captioned
@@ -52,9 +36,16 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     if not settings.data:
         source = replace(source, mixture=settings.mixture)
     count = len(source) if settings.data else settings.scenes
-    with devices.autocast(where, settings.train.precision):
-        codes, captions = encoded(source, dvae, size, count, where)
-        held_codes, held_captions = encoded(held_out, dvae, size, min(256, len(held_out)), where)
+
+    def encode(pictures):
+        with devices.autocast(where, settings.train.precision), torch.no_grad():
+            return dvae.encode(pictures.to(where))
+
+    cache = settings.cache or run.parent / "codes"
+    kept_codes = encoded(source, dvae, codebook, count, cache, encode, settings.views, settings.seed)
+    held_kept = encoded(held_out, dvae, codebook, min(256, len(held_out)), cache, encode)
+    cli.say(f"{len(kept_codes):,} pictures are codes in {kept_codes.folder}; preview.png there shows what they keep.")
+    count, captions, held_captions = len(kept_codes), kept_codes.captions, held_kept.captions
     kept = run / "tokenizer.json"
     tokenizer = (
         Tokenizer.load(kept)
@@ -78,11 +69,11 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         captions=settings.captions > 0,
     )
     network = model.DALLE(config)
-    codes, held_codes = (model.to_blocks(c, config.grid, config.block) for c in (codes, held_codes))
+    held_codes = model.to_blocks(held_kept[:], config.grid, config.block)
 
     def batches(index: int) -> dict:
         items = shuffled(index, settings.train.batch_size, count, settings.seed)
-        return {"text": text[items], "codes": codes[items].long()}
+        return {"text": text[items], "codes": model.to_blocks(kept_codes[items], config.grid, config.block)}
 
     # at least a row, where there is room for one, so that a small batch learns it too
     rows = settings.train.batch_size

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import UInt8
 
 from multimodal.cli import UserError
-from multimodal.data import phrases
+from multimodal.data import art, everyday, phrases
 from multimodal.data.art import COLOURS, LOOKS, STYLES, Concept, concepts_of, foreign_names, sized
 from multimodal.data.everyday import MASS
 from multimodal.data.pairs import Item
@@ -184,6 +185,15 @@ class Drawings:
 
     def __len__(self) -> int:
         return self.length
+
+    def fingerprint(self) -> str:
+        """Tells these drawings from all others, those of another version of this toolkit included."""
+        sources = [Path(module.__file__).read_bytes() for module in (art, phrases, everyday)] + [
+            Path(__file__).read_bytes()
+        ]
+        concepts = ",".join(concept.name for concept in self.concepts)
+        fields = (self.split, self.seed, concepts, self.styles, sorted(self.mixture.items()), self.languages)
+        return hashlib.sha256(repr(fields).encode() + b"".join(sources)).hexdigest()
 
     def scene(self, index: int) -> Scene:
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, index, _stable(self.split) % 2**32]))
