@@ -302,7 +302,7 @@ def test_the_whole_road_on_the_users_own_pictures_from_training_to_a_drawing(fol
     assert "broken.png (it is not a picture" in talk.err and "silent.png" not in talk.err  # a dVAE needs no captions
     assert json.loads(talk.out)["val_psnr"] > 0
     assert train.main(["tiny", *common, *few, "--dvae", str(tmp_path / "v"), "--out", str(tmp_path / "d")]) == 0
-    assert "silent.png: it has no caption" in capsys.readouterr().err
+    assert "silent.png (it has no caption" in capsys.readouterr().err
     assert (tmp_path / "d" / "samples.png").exists() and "python -m dalle.train" in (
         tmp_path / "d" / "README.md"
     ).read_text()
