@@ -25,7 +25,8 @@ def test_there_is_a_command_for_every_verb():
     assert verbs == {
         "gpt.train", "gpt.sample", "gpt.convert", "gpt.score", "gpt.rescore",
         "gpt.finetune", "gpt.classify", "gpt.probe", "gpt.fewshot", "gpt.scaling",
-        "dalle.train_dvae", "dalle.train", "dalle.sample", "clip.train", "clip.classify",
+        "dalle.train_dvae", "dalle.train", "dalle.sample", "dalle.caption", "dalle.evaluate", "dalle.reconstruct",
+        "dalle.convert", "clip.train", "clip.classify",
     }  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
     ran = 0
     for command in COMMANDS:
         verb, *arguments = shlex.split(command, comments=True)
-        if verb == "gpt.convert":  # of files that are not there: tests/test_convert.py converts
+        if verb in ("gpt.convert", "dalle.convert"):  # of files that are not there: test_convert and test_dalle_published do
             continue
         if ".train" in verb and "--list" not in arguments:
             arguments[0] = "finetune" if arguments[0] == "finetune" else "tiny"
