@@ -365,9 +365,9 @@ def drawn(
         yield done, shown
 
 
-def described(artist: Artist, picture: Image.Image, temperature: float, seed: int) -> Caption:
-    """A caption of the picture, by the network that draws."""
-    return captions(artist, drawing.prompt_picture(artist, picture)[None], Sampling(temperature), [seed])[0]
+def described(artist: Artist, picture: Image.Image) -> Caption:
+    """The likeliest caption of the picture, by the network that draws."""
+    return captions(artist, drawing.prompt_picture(artist, picture)[None], Sampling(0.0), [0])[0]
 
 
 def unseen_places(artist: Artist, given: Given) -> str:

@@ -114,13 +114,13 @@ def draw_tab(part: Part, judge: Part) -> None:
     begun = connect(handler, values, [output, status], [go.click, prompt.submit], tries, samples)
     stops(stop, begun, lambda: markup.note("Stopped."), [], [status])
 
-    def describing(files, temperature, seed):
+    def describing(files):
         if files is None:
             raise UserError("there is no picture yet: drop one into the box.")
-        found = answers.described(part.model, images.read(files.picture), 0.0, 0)
+        found = answers.described(part.model, images.read(files.picture))
         yield found.text, markup.note(f"“{found.text}”, at {found.mean_logprob:.2f} nats a token")
 
-    run(describe.click, describing, [editor, temperature, seed], [prompt, status])
+    run(describe.click, describing, [editor], [prompt, status])
 
     def api(
         prompt: str,
@@ -162,7 +162,7 @@ def draw_tab(part: Part, judge: Part) -> None:
 
     def caption(image: str) -> Iterator[str]:
         """The likeliest caption of an image given as a data URL or as base64."""
-        yield answers.described(part.model, images.read(answers.file_of(image)), 0.0, 0).text
+        yield answers.described(part.model, images.read(answers.file_of(image))).text
 
     gr.api(spoken(api), api_name="draw", **MODEL)
     gr.api(spoken(caption), api_name="caption", **MODEL)

@@ -309,7 +309,7 @@ def test_a_ranking_names_every_label_once_the_likeliest_first(parts):
             ),
             "mask is 9x9, the picture 40x30",
         ),
-        (lambda p: answers.described(p["dalle"].model, PICTURE, 0.0, 0), "draws only"),
+        (lambda p: answers.described(p["dalle"].model, PICTURE), "draws only"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat"], []), "2 to 1,000"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, "cat", []), "lists of texts"),
         (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat", "dog"], ["a photo"]), "{}"),
