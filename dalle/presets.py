@@ -16,6 +16,8 @@ GUIDANCE, TEMPERATURE = 2.0, 0.7
 class DVAEConfig:
     """A picture as a grid of codes, and back."""
 
+    network: Literal["patches", "published"] = "patches"
+    """Blocks of one resolution between patches, or the published dVAE: four groups of blocks, a code for 8x8 pixels."""
     size: int = 64
     """Pixels of a side of the (square) pictures."""
     patch: int = 4
@@ -25,13 +27,15 @@ class DVAEConfig:
     width: int = 64
     """Channels. At equal minutes on a CPU 64 beat 128 by far (26.0 against 22.2 dB after three)."""
     depth: int = 4
-    """Residual blocks on each side."""
+    """Residual blocks on each side; of the published dVAE, in each group."""
     quantizer: Literal["gumbel", "fsq"] = "fsq"
     """The talk's relaxed categorical codes, or finite scalar quantisation."""
     codes: int = 1024
     """Size of the gumbel codebook."""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Levels of each fsq dimension; their product is the size of the codebook."""
+    likelihood: Literal["gaussian", "logit_laplace"] = "gaussian"
+    """What a pixel is judged by: squared error, or the talk's distribution, with a width of its own for every pixel."""
 
     def __post_init__(self):
         if not (1 <= self.patch <= self.size <= MAX_SIDE and self.size % self.patch == 0):
@@ -42,6 +46,16 @@ class DVAEConfig:
             raise ValueError(f"width {self.width} (1 to 4096) or depth {self.depth} (0 to 64) is out of range.")
         if any(level < 2 for level in self.levels) or not 2 <= self.vocabulary <= MAX_CODES:
             raise ValueError(f"the codebook has {self.vocabulary} codes: allowed are 2 to {MAX_CODES}, 2 a level.")
+        kind = (self.grid * 8, self.quantizer, self.likelihood)
+        if self.network == "published" and kind != (self.size, "gumbel", "logit_laplace"):
+            raise ValueError(
+                f"the published network has gumbel codes, one for 8x8 pixels, and logit_laplace: size {self.size} with "
+                f"grid {self.grid}, {self.quantizer} and {self.likelihood} is not allowed."
+            )
+        if self.network == "published" and (self.width % 4 or self.width > 1024 or not 1 <= self.depth <= 16):
+            raise ValueError(
+                f"width {self.width} (a multiple of 4 to 1024) or depth {self.depth} (1 to 16) is not the published network's."
+            )
 
     @property
     def vocabulary(self) -> int:
@@ -76,9 +90,25 @@ class TrainDVAE(Common):
     half: bool = False
     """Write the model's weights in bf16, half the size; the training state stays fp32."""
     kl_weight: float = 0.1
-    """Weight of the KL term of gumbel codes, reached after a tenth of the steps."""
+    """Weight of the KL of gumbel codes from uniform ones, beside a likelihood of weight 1; it starts at 0."""
+    kl_part: float = 0.1
+    """Part of the run in which it rises, by a cosine."""
     final_temperature: float = 1 / 16
-    """Where the temperature of gumbel codes ends; it starts at 1 and follows a cosine."""
+    """Where the temperature of gumbel codes ends; it starts at 1."""
+    temperature_part: float = 1.0
+    """Part of the run in which it falls, by a cosine."""
+    straight_through: bool = False
+    """The decoder sees the likeliest of the relaxed gumbel codes alone; only the gradient is that of all of them."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (0 <= self.kl_weight <= 1e6 and 0 <= self.kl_part <= 1 and 0 <= self.temperature_part <= 1):
+            raise ValueError(
+                f"kl_weight {self.kl_weight} (0 or more), kl_part {self.kl_part} or temperature_part "
+                f"{self.temperature_part} (0 to 1) is out of range."
+            )
+        if not 1e-3 <= self.final_temperature <= 1:
+            raise ValueError(f"final_temperature {self.final_temperature} is out of range: 0.001 to 1.")
 
 
 @dataclass(frozen=True)
@@ -150,14 +180,31 @@ class TrainDALLE(Common):
     block: int = 1
     """Side of the block of codes that one position of the transformer stands for; 1 is the published DALL·E."""
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"single": 0.55, "colour": 0.2, "place": 0.05, "count": 0.05, "pair": 0.15}
+        default_factory=lambda: {
+            "single": 0.22,
+            "colour": 0.12,
+            "painted": 0.08,
+            "shape": 0.04,
+            "place": 0.06,
+            "size": 0.08,
+            "count": 0.08,
+            "pair": 0.08,
+            "relation": 0.14,
+            "three": 0.03,
+            "style": 0.04,
+            "language": 0.03,
+        }  # fmt: skip
     )
     """Shares of the kinds of default drawings; a kind left out never comes."""
     scenes: int = 60_000
     """How many default drawings are made and encoded once before training."""
+    views: int = 1
+    """How often every picture is encoded: whole, and then as random squares of it, at least 0.8 of a side."""
+    cache: Path | None = None
+    """Where codes are kept, for other runs on the same pictures and tokenizer too (default: codes/ beside --out)."""
     text_vocabulary: int = 2048
     """Ceiling for the tokens of the caption tokenizer, which is trained on the captions."""
-    text_length: int = 16
+    text_length: int = 24
     """Text positions; a longer caption is cut."""
     out: Path = Path("runs/dalle")
     """The run directory: checkpoint with its dVAE, metrics, drawings while training."""
@@ -175,6 +222,8 @@ class TrainDALLE(Common):
     """Part of every batch that is learned the other way: a picture is read, its caption is written."""
 
     def __post_init__(self):
+        if not 1 <= self.views <= 1000:
+            raise ValueError(f"views {self.views} is out of range: 1 to 1000.")
         for name in ("caption_drop", "code_noise", "any_order"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is out of range: 0 to 1.")
@@ -193,11 +242,58 @@ DVAE_PRESETS = {
             concepts="everyday",
         ),
     ),
+    # Small batches, since a step's time is that of the codes' logits, and squared error: on drawings, whose flat grounds a
+    # logit-Laplace distribution may be ever surer of, it costs 4 dB and most codes (measured at equal minutes).
     "gumbel": (
         "the talk's relaxed categorical codes, 1024 on a 16x16 grid",
         TrainDVAE(
             model=DVAEConfig(quantizer="gumbel"),
-            train=TrainConfig(steps=4000, batch_size=64, optimizer="adamw", lr=1e-3, weight_decay=0.01, ema=0.998),
+            train=TrainConfig(
+                steps=100_000,
+                minutes=15.0,
+                batch_size=8,
+                optimizer="adamw",
+                lr=3e-3,
+                weight_decay=0.01,
+                ema=0.998,
+                evaluate_every=2000,
+                save_every=2000,
+            ),
+            kl_weight=0.03,
+        ),
+    ),
+    # Ramesh et al. 2021, appendix A.2, its learning rate, decay and average from memory: the rate falls over 1,200,000
+    # updates (and stays for 1,800,000 more, which are left out), the temperature over the first 150,000; the KL weight rises
+    # over the first 5,000.
+    "paper": (
+        "the talk's dVAE as published: 8192 codes on 32x32 of 256x256 pixels, weeks of many GPUs",
+        TrainDVAE(
+            model=DVAEConfig(
+                network="published",
+                size=256,
+                grid=32,
+                width=256,
+                depth=2,
+                quantizer="gumbel",
+                codes=8192,
+                likelihood="logit_laplace",
+            ),
+            train=TrainConfig(
+                steps=1_200_000,
+                batch_size=8,
+                accumulate=64,
+                optimizer="adamw",
+                lr=1e-4,
+                weight_decay=1e-4,
+                warmup=0.0,
+                schedule="cosine",
+                ema=0.999,
+                evaluate_every=1000,
+                save_every=1000,
+            ),
+            kl_weight=6.6,
+            kl_part=5_000 / 1_200_000,
+            temperature_part=150_000 / 1_200_000,
         ),
     ),
     "bundled": (

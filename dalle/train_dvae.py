@@ -2,6 +2,10 @@
 
 python -m dalle.train_dvae bundled --out runs/dvae
 python -m dalle.train_dvae bundled --data my_pictures/ --train.minutes 20
+python -m dalle.train_dvae gumbel --train.minutes 5
+
+Of the held-out pictures (1,024 of the default drawings, of which there is no end) are told: PSNR by hard codes, the share of
+the codebook that they use, its perplexity; samples.png shows some before and after.
 """
 
 import sys
@@ -10,13 +14,36 @@ from dalle.presets import DVAE_PRESETS, TrainDVAE
 from multimodal import cli
 
 PROG = "dalle.train_dvae"
+SCENES = 1024  # of the default drawings, of which there is no end, that are held out to be judged
+CURVE = 1024  # of the held-out pictures that are judged while training; at the end all are
+CHUNK, SHOWN = 64, 16  # pictures judged together, and shown in samples.png
+
+
+def progress(config, run, resume: bool):
+    """A function of the step: which part of the run is behind, as the learning rate counts it (see `fit`)."""
+    import json
+    import time
+    from contextlib import suppress
+
+    seconds, began = 0.0, None
+    if resume:
+        with suppress(OSError, ValueError, KeyError, IndexError):
+            seconds = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
+
+    def part(step: int) -> float:
+        nonlocal began
+        began = began or time.monotonic()
+        by_clock = (seconds + time.monotonic() - began) / (60 * config.minutes) if config.minutes else 0.0
+        return max(step / config.steps, by_clock)
+
+    return part
 
 
 def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     import torch
-    from einops import rearrange
 
-    from dalle import dvae
+    from dalle import dvae, tokenizers
+    from dalle.reconstruct import sheet
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data import pairs
     from multimodal.data.sources import captioned
@@ -25,55 +52,57 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     config, run, where = settings.model, settings.out, devices.pick(settings.device)
     begin(settings)  # before any work
     torch.manual_seed(settings.seed)
-    model = dvae.DVAE(config)
-    source, held_out = captioned(settings.data, settings.seed, settings.concepts, captions=False)
-    steps = settings.train.steps
-    if config.quantizer == "gumbel" and settings.train.minutes:
-        cli.say(
-            f"the temperature falls over --train.steps {steps:,}: should {settings.train.minutes:g} minutes end before, the "
-            "codes will not have hardened; give the steps that fit."
-        )
+    published = config.network == "published"
+    model = dvae.Published(config) if published else dvae.DVAE(config)
+    tokenizer = model.network if published else model  # what is kept and judged: `model` is what is trained
+    source, held_out = captioned(settings.data, settings.seed, settings.concepts, captions=False, run=run)
+    everything = len(held_out) if settings.data else SCENES
+    part = progress(settings.train, run, settings.resume)
 
     def batches(index: int) -> dict:
         items = shuffled(index, settings.train.batch_size, len(source), settings.seed)
         return {"image": pairs.batch(source, items, config.size)["image"]}
 
     def loss(model, batch, step):
-        temperature = dvae.temperature_at(step, steps, settings.final_temperature)
-        weight = settings.kl_weight * min(1.0, step / max(1, steps // 10))
-        return dvae.loss(model, images.to_float(batch["image"]), temperature, weight)
+        done = part(step)
+        temperature = dvae.temperature_at(done, settings.temperature_part, settings.final_temperature)
+        weight = dvae.annealed(done, settings.kl_part, 0.0, settings.kl_weight)
+        return dvae.loss(model, images.to_float(batch["image"]), temperature, weight, settings.straight_through)
 
-    judged = pairs.batch(held_out, list(range(min(256, len(held_out)))), config.size)["image"]
-
-    def evaluate(model) -> dict[str, float]:
-        """PSNR by hard codes on held-out pictures, how much of the codebook they use, and a grid to look at."""
-        pictures = images.to_float(judged).to(where)
-        codes, drawn = [], []
-        for chunk in pictures.split(64):
-            codes.append(model.encode(chunk))
-            drawn.append(model.decode(codes[-1]))
-        codes, drawn = torch.cat(codes), torch.cat(drawn)
-        shares = torch.bincount(codes.flatten(), minlength=config.vocabulary).float() / codes.numel()
-        columns = min(8, len(drawn))
-        count = min(32, len(drawn)) // columns * columns  # whole rows
-        shown = torch.stack((pictures[:count], drawn[:count]))
-        shown = rearrange(shown, "pair (y x) c h w -> (y pair x) c h w", x=columns)
+    def judged(tokenizer, count: int) -> dict[str, float]:
+        """PSNR by hard codes of the first `count` held-out pictures, how much of the codebook they use, and a sheet."""
+        uses, total, shown = torch.zeros(config.vocabulary), 0.0, []
+        for start in range(0, count, CHUNK):
+            items = list(range(start, min(start + CHUNK, count)))
+            pictures = images.to_float(pairs.batch(held_out, items, config.size)["image"].to(where))
+            codes = tokenizer.encode(pictures)
+            drawn = tokenizer.decode(codes)
+            quality = dvae.psnr(drawn, pictures)
+            uses += torch.bincount(codes.flatten(), minlength=config.vocabulary).cpu()
+            total += quality.sum().item()
+            if not start:
+                of_each = zip(pictures.cpu(), drawn.float().cpu(), quality.tolist(), strict=True)
+                shown = [{"before": before, "after": after, "psnr": quality} for before, after, quality in of_each]
         with checkpoint.replacing(run / "samples.png") as aside:
-            images.grid(shown, columns).save(aside, "PNG")
+            sheet(shown[:SHOWN]).save(aside, "PNG")
+        shares = uses / uses.sum()
         return {
-            "psnr": dvae.psnr(drawn, pictures).mean().item(),
-            "codes_used": (shares > 0).float().mean().item(),
-            "code_perplexity": torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()).item(),
+            "psnr": total / count,
+            "codes_used": (uses > 0).float().mean().item(),
+            "code_perplexity": torch.special.entr(shares).sum().exp().item(),
         }
+
+    def evaluate(_) -> dict[str, float]:
+        return judged(tokenizer, min(everything, CURVE))
 
     dtype = torch.bfloat16 if settings.half else None
     outcome = fit(
         model, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
-        resume=settings.resume, evaluate=evaluate, save=lambda model: dvae.save(run, model, dtype=dtype),
+        resume=settings.resume, evaluate=evaluate, save=lambda _: tokenizers.save(run, tokenizer, dtype=dtype),
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
     if outcome.stopped != "signal":  # the model as others load it
-        figures = {f"val_{name}": value for name, value in evaluate(dvae.load(run, where)).items()}
+        figures = {f"val_{name}": value for name, value in judged(tokenizers.load(run, where), everything).items()}
     checkpoint.write_text(
         run / "README.md",
         cards.card(
@@ -85,8 +114,8 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
             outcome,
             figures,
             "It paints what its training pictures look like; photographs come out blurred and wrong in colour. "
-            "val_psnr is the mean in dB over held-out pictures, by hard codes; val_codes_used the share of the codebook that "
-            "they use, val_code_perplexity how many equally frequent codes would carry as much.",
+            f"val_psnr is the mean in dB over {everything:,} held-out pictures, by hard codes; val_codes_used the share of the "
+            "codebook that they use, val_code_perplexity how many equally frequent codes would carry as much.",
             run,
         ),
     )

@@ -66,7 +66,10 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
     ran = 0
     for command in COMMANDS:
         verb, *arguments = shlex.split(command, comments=True)
-        if verb in ("gpt.convert", "dalle.convert"):  # of files that are not there: test_convert and test_dalle_published do
+        if verb in (
+            "gpt.convert",
+            "dalle.convert",
+        ):  # of files that are not there: test_convert and test_dalle_published do
             continue
         if ".train" in verb and "--list" not in arguments:
             arguments[0] = "finetune" if arguments[0] == "finetune" else "tiny"
