@@ -40,15 +40,11 @@ ROWS = (
 )
 
 
-def psnr(row: Row, minutes: float, steps: int, scratch: Path) -> dict[str, float]:
-    """Trains the row's dVAE; gumbel codes need their steps, over which the temperature falls."""
+def psnr(row: Row, minutes: float, scratch: Path) -> dict[str, float]:
+    """Trains the row's dVAE."""
     run = scratch / row.name.replace(" ", "-")
     command = [sys.executable, "-m", "dalle.train_dvae", row.preset, "--out", str(run), "--model.grid", str(row.grid)]
-    command += ["--model.levels", *map(str, row.levels)]
-    if row.preset == "gumbel":
-        command += ["--train.steps", str(steps)]
-    else:
-        command += ["--train.minutes", str(minutes)]
+    command += ["--model.levels", *map(str, row.levels), "--train.minutes", str(minutes)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -83,14 +79,13 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="train each dVAE for this long (default: not at all)"
     )
-    parser.add_argument("--gumbel-steps", type=int, default=150, help="steps of the gumbel dVAE, which fit the minutes")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     settings = parser.parse_args()
     figures = {}
     print(f"{'codes':<14}{'number':>8}{'PSNR, dB':>10}{'minutes':>9}   seconds a drawing, by side of block")
     with tempfile.TemporaryDirectory() as scratch:
         for row in ROWS:
-            found = psnr(row, settings.minutes, settings.gumbel_steps, Path(scratch)) if settings.minutes else {}
+            found = psnr(row, settings.minutes, Path(scratch)) if settings.minutes else {}
             times = {block: round(drawing_seconds(row, block), 3) for block in row.blocks}
             figures[row.name] = {"psnr": found.get("val_psnr"), "minutes": found.get("minutes"), "seconds": times}
             kept, took = (f"{found[k]:.2f}" if found else "-" for k in ("val_psnr", "minutes"))

@@ -77,7 +77,8 @@ class TrainCLIP(Common):
     model: CLIPConfig = field(default_factory=CLIPConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[Path, ...] = ()
-    """Captioned pictures: folders with same-stem .txt, metadata.jsonl, CSV or TSV; without it the default drawings."""
+    """Captioned pictures: folders with same-stem .txt, tables (CSV, TSV, JSON lines), WebDataset archives (.tar);
+    without it the default drawings."""
     concepts: Literal["everyday", "all"] = "all"
     """Which of the default drawings."""
     styles: tuple[Literal["twemoji", "openmoji"], ...] = ("twemoji", "openmoji")

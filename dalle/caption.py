@@ -35,7 +35,7 @@ class Settings(Common):
     model: str | None = None
     """A run directory or the name of a bundled model (default: the bundled one)."""
     json: bool = False
-    """Print {"image", "caption", "mean_logprob", "seed"} a line for each caption."""
+    """Print {"image", "caption", "mean_logprob", "seed"} a line for each caption, {"image", "error"} for what is no picture."""
 
 
 def caption(settings: Settings) -> int:
@@ -63,8 +63,11 @@ def caption(settings: Settings) -> int:
                     written.append(captions(artist, images.to_float(pictures), sampling, seeds))
             for (path, _), place in zip(part, places, strict=True):
                 if isinstance(place, str):
-                    cli.say(f"{PROG}: {place}")
                     failed += 1
+                    if settings.json:
+                        cli.emit({"image": str(path), "error": place})
+                    else:
+                        cli.say(f"{PROG}: {place}")
                     continue
                 for i, row in enumerate(written):
                     tell(settings, path, settings.seed + i, row[place])

@@ -21,18 +21,11 @@ from dalle.presets import DVAEConfig
 from dalle.quantize import FSQ, Gumbel, relax
 from multimodal import checkpoint
 
-EPSILON = 0.1  # of the map of pixels under a logit-Laplace likelihood
-
-
-def map_pixels(image: Float[Tensor, "*b 3 s s"]) -> Float[Tensor, "*b 3 s s"]:
-    """[0, 1] -> [eps, 1 - eps], away from the ends, where a logit is infinite (Ramesh et al. 2021, appendix A.3)."""
-    return (1 - 2 * EPSILON) * image + EPSILON
-
 
 def picture(painted: Float[Tensor, "b k s s"]) -> Float[Tensor, "b 3 s s"]:
     """The picture in [0, 1] of what is painted: of three channels themselves, of six the median of their distribution."""
     if painted.shape[1] == 6:
-        painted = (painted[:, :3].sigmoid() - EPSILON) / (1 - 2 * EPSILON)
+        return openai.unmap_pixels(painted[:, :3].sigmoid())
     return painted.clamp(0, 1)
 
 
@@ -114,7 +107,7 @@ def loss(
     painted, kl = model(image, temperature, straight_through)
     if painted.shape[1] == 6:
         mu, ln_b = painted.chunk(2, dim=1)
-        error, squared = logit_laplace(map_pixels(image), mu, ln_b).mean(), F.mse_loss(picture(painted), image)
+        error, squared = logit_laplace(openai.map_pixels(image), mu, ln_b).mean(), F.mse_loss(picture(painted), image)
     else:
         error = squared = F.mse_loss(painted, image)
     if kl_weight:  # without it no backward pass through all logits once more
@@ -150,13 +143,11 @@ class Published(nn.Module):
         self, image: Float[Tensor, "b 3 s s"], temperature: float = 1.0, straight_through: bool = False
     ) -> tuple[Float[Tensor, "b 6 s s"], Float[Tensor, ""]]:
         """What is painted from relaxed codes, and the KL in nats a picture."""
-        decoder, pixels = self.network.decoder, map_pixels(image).contiguous(memory_format=torch.channels_last)
+        decoder, pixels = self.network.decoder, openai.map_pixels(image).contiguous(memory_format=torch.channels_last)
         soft, kl = relax(self.network.encoder(pixels), temperature, straight_through)
         with torch.autocast(soft.device.type, enabled=False):
             x = decoder.input(rearrange(soft, "b y x v -> b v y x"))
-        for i, group in enumerate(decoder.groups):
-            x = group(F.interpolate(x, scale_factor=2, mode="nearest") if i else x)
-        return decoder.output(F.relu(x)).float(), kl
+        return decoder.paint(x).float(), kl
 
 
 def psnr(image: Float[Tensor, "b 3 s s"], other: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b"]:

@@ -89,10 +89,12 @@ class DALLE(nn.Module):
     def _positions(self, order: Int[Tensor, "b s"]) -> Int[Tensor, "b n 3"]:
         """(text, row, column) of start, text and the blocks in their order; text has row and column 0, all blocks the same
         text place."""
+        words = F.pad(torch.arange(self.config.text_length + 1, device=order.device)[:, None], (0, 2))
+        return torch.cat((repeat(words, "l a -> b l a", b=len(order)), self._block_positions(order)), dim=1)
+
+    def _block_positions(self, blocks: Int[Tensor, "b s"]) -> Int[Tensor, "b s 3"]:
         side, text = self.config.grid // self.config.block, self.config.text_length
-        blocks = torch.stack((torch.full_like(order, text + 1), order // side + 1, order % side + 1), -1)
-        words = F.pad(torch.arange(text + 1, device=order.device)[:, None], (0, 2))
-        return torch.cat((repeat(words, "l a -> b l a", b=len(order)), blocks), dim=1)
+        return torch.stack((torch.full_like(blocks, text + 1), blocks // side + 1, blocks % side + 1), -1)
 
     def raster(self, rows: int = 1) -> Int[Tensor, "rows s"]:
         """The order in which a picture is read."""
@@ -181,7 +183,7 @@ class DALLE(nn.Module):
         done = cache.length - self.config.text_length  # blocks seen once this one is: also the next one's place
         seen = self._placed(block[:, None], self.seen).sum(2)
         x = seen + self.place[order[:, done, None]] + self._caption(text)
-        return self._transform(x, self._positions(order)[:, cache.length, None], cache)[:, 0]
+        return self._transform(x, self._block_positions(order[:, done - 1, None]), cache)[:, 0]
 
     def read(self, codes: Int[Tensor, "b n"], cache: KVCache) -> Float[Tensor, "b v"]:
         """Reads pictures into an empty cache; logits of the first token of their captions."""

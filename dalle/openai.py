@@ -61,6 +61,16 @@ class OpenAIConfig:
         return self.grid**2
 
 
+def map_pixels(image: Float[Tensor, "*b 3 s s"]) -> Float[Tensor, "*b 3 s s"]:
+    """[0, 1] -> [eps, 1 - eps], away from the ends, where a logit is infinite (Ramesh et al. 2021, appendix A.3)."""
+    return (1 - 2 * EPSILON) * image + EPSILON
+
+
+def unmap_pixels(mapped: Float[Tensor, "*b 3 s s"]) -> Float[Tensor, "*b 3 s s"]:
+    """Back again; what is beyond the ends is cut off."""
+    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+
+
 class Block(nn.Module):
     """Four convolutions through a quarter of the channels, beside a short cut."""
 
@@ -101,7 +111,8 @@ class Encoder(nn.Module):
         x = self.input(pixels)
         for i, group in enumerate(self.groups):
             x = group(F.max_pool2d(x, 2) if i else x)
-        return self.output(F.relu(x))
+        with torch.autocast(x.device.type, enabled=False):  # as published: logits keep 32 bits
+            return self.output(F.relu(x).float())
 
 
 class Decoder(nn.Module):
@@ -115,7 +126,10 @@ class Decoder(nn.Module):
     def forward(self, codes: Int[Tensor, "b g g"]) -> Float[Tensor, "b 6 s s"]:
         # the 1x1 convolution of what is 1 for one code and 0 for all others is a column of it
         table = rearrange(self.input.weight, "d v 1 1 -> v d")
-        x = rearrange(F.embedding(codes, table) + self.input.bias, "b y x d -> b d y x")
+        return self.paint(rearrange(F.embedding(codes, table) + self.input.bias, "b y x d -> b d y x"))
+
+    def paint(self, x: Float[Tensor, "b d g g"]) -> Float[Tensor, "b 6 s s"]:
+        """All that follows the first convolution."""
         for i, group in enumerate(self.groups):
             x = group(F.interpolate(x, scale_factor=2, mode="nearest") if i else x)
         return self.output(F.relu(x))
@@ -129,14 +143,14 @@ class OpenAIDVAE(nn.Module):
 
     def encode(self, image: Float[Tensor, "b 3 s s"]) -> Int[Tensor, "b n"]:
         def codes(image: Tensor) -> Tensor:
-            return rearrange(self.encoder((1 - 2 * EPSILON) * image.float() + EPSILON).argmax(1), "b y x -> b (y x)")
+            return rearrange(self.encoder(map_pixels(image.float())).argmax(1), "b y x -> b (y x)")
 
         return in_parts(codes, image, self.config.width * self.config.size**2)
 
     def decode(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b 3 s s"]:
         def image(codes: Tensor) -> Tensor:
-            means = self.decoder(rearrange(codes, "b (y x) -> b y x", y=self.config.grid))[:, :3].sigmoid()
-            return ((means - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+            painted = self.decoder(rearrange(codes, "b (y x) -> b y x", y=self.config.grid))
+            return unmap_pixels(painted[:, :3].sigmoid())
 
         return in_parts(image, codes, self.config.width * self.config.size**2)
 

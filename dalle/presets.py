@@ -172,7 +172,8 @@ class TrainDALLE(Common):
     transformer: TransformerConfig = field(default_factory=lambda: modern(256, 6, 4, rotary_axes=3))
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[Path, ...] = ()
-    """Captioned pictures: folders with same-stem .txt, metadata.jsonl, CSV or TSV; without it the default drawings."""
+    """Captioned pictures: folders with same-stem .txt, tables (CSV, TSV, JSON lines), WebDataset archives (.tar);
+    without it the default drawings."""
     dvae: Path | None = None
     """The run directory of the dVAE (default: the one inside the bundled DALL·E)."""
     concepts: Literal["everyday", "all"] = "everyday"

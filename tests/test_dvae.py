@@ -54,9 +54,9 @@ def test_a_loss_is_the_negative_elb_of_a_picture_over_its_numbers():
 
 def test_the_picture_of_six_channels_is_the_median_of_their_distribution_and_undoes_the_map_of_pixels():
     image = pictures()
-    painted = torch.cat((dvae.map_pixels(image).logit(), torch.randn(2, 3, 16, 16)), 1)
+    painted = torch.cat((openai.map_pixels(image).logit(), torch.randn(2, 3, 16, 16)), 1)
     torch.testing.assert_close(dvae.picture(painted), image)
-    assert dvae.map_pixels(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)).unique().tolist() == (
+    assert openai.map_pixels(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)).unique().tolist() == (
         pytest.approx([0.1, 0.9])
     )
 

@@ -284,8 +284,10 @@ def test_a_run_in_any_order_with_captions_draws_completes_and_captions_from_the_
     assert caption.main([str(picture), str(tmp_path / "broken.png"), "--model", str(run), "--n", "2", "--json"]) == 1
     told = capsys.readouterr()
     rows = [json.loads(line) for line in told.out.splitlines()]
-    assert [row["seed"] for row in rows] == [0, 1] and all(row["image"] == str(picture) for row in rows)
-    assert told.err.count("broken.png is not a picture") == 1
+    assert [row["seed"] for row in rows[:2]] == [0, 1] and all(row["image"] == str(picture) for row in rows[:2])
+    assert len(rows) == 3 and "broken.png is not a picture" in rows[2]["error"]
+    assert caption.main([str(tmp_path / "broken.png"), "--model", str(run)]) == 1
+    assert "broken.png is not a picture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, sentence", [
