@@ -566,7 +566,7 @@ def test_published_codes_do_not_depend_on_the_precision_around_them(parts):
     network, images = openai.from_published(parts["encoder"], parts["decoder"], 32), pictures(32, 8)
     codes = network.encode(images)
     with torch.autocast("cpu", torch.bfloat16):
-        assert network.encoder(images).dtype == torch.bfloat16  # else there would be nothing to claim
+        assert network.encoder.input(images).dtype == torch.bfloat16  # else there would be nothing to claim
         assert torch.equal(network.encode(images), codes)
         drawn = network.decode(codes)
     assert torch.equal(network.decode(codes), drawn)
