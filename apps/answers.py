@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from clip import zeroshot
-from clip.model import CLIP
+from clip.encoder import Encoder
 from dalle import drawing
 from dalle.captioning import Caption, captions
 from dalle.model import Artist, too_long
@@ -390,9 +390,7 @@ def enlarged(picture: Float[Tensor, "3 h w"]) -> Image.Image:
     return small.resize(size, Image.Resampling.LANCZOS)
 
 
-def ranked(
-    classifier: tuple[CLIP, Tokenizer], picture: Image.Image, labels: Any, templates: Any
-) -> list[tuple[str, float]]:
+def ranked(classifier: Encoder, picture: Image.Image, labels: Any, templates: Any) -> list[tuple[str, float]]:
     """(label, probability), the likeliest first; without templates those that the bundled model learned from."""
     if not (isinstance(labels, list) and isinstance(templates, list)):
         raise UserError("labels and templates must be lists of texts.")
@@ -404,8 +402,7 @@ def ranked(
     named = sum(map(len, labels))
     if sum(len(labels) * len(t) + t.count("{}") * named for t in templates) > MAX_PROMPTS:
         raise UserError("the names and sentences are too many or too long together: give fewer, or shorter ones.")
-    model, tokenizer = classifier
-    classes = zeroshot.class_embeddings(model, tokenizer, labels, templates)
-    probabilities = zeroshot.classify(model, images.square(picture, model.config.size)[None], classes)[0]
+    classes = zeroshot.class_embeddings(classifier, labels, templates)
+    probabilities = zeroshot.classify(classifier, classifier.prepare(picture)[None], classes)[0]
     order = probabilities.argsort(descending=True, stable=True).tolist()
     return [(labels[i], float(probabilities[i])) for i in order]

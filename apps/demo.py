@@ -48,14 +48,14 @@ class Demo:
 
 def load(settings: Demo):
     """The models that can be loaded, and of the others why not; told on stderr."""
-    import clip.model
+    import clip.encoder
     import dalle.model
     import gpt.model
     from apps.page import Part
     from multimodal import checkpoint, devices
 
     where, parts = devices.pick(settings.device), {}
-    for package, reader in (("gpt", gpt.model.load), ("dalle", dalle.model.load), ("clip", clip.model.load)):
+    for package, reader in (("gpt", gpt.model.load), ("dalle", dalle.model.load), ("clip", clip.encoder.find)):
         asked, began = getattr(settings, package), time.perf_counter()
         try:
             directory = checkpoint.find(asked, package)

@@ -45,7 +45,7 @@ def files_of(payload) -> SimpleNamespace | None:
 
 def draw_tab(part: Part, judge: Part) -> None:
     grid = part.model.model.config.grid
-    score = zeroshot.scorer(*judge.model) if judge.model is not None else None
+    score = zeroshot.scorer(judge.model) if judge.model is not None else None
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             prompt = gr.Textbox(

@@ -252,17 +252,16 @@ def judge_clip(settings) -> dict:
     import torch
     from PIL import ImageFont
 
-    from clip import judge
-    from clip.model import load
+    from clip import encoder, judge
     from clip.train import drawn
-    from multimodal import checkpoint, images
+    from multimodal import images
     from multimodal.data.drawings import STYLES, concepts_of
 
     if not settings.font.is_file():
         print(f"\nclip: left out, {settings.font} does not exist: name a colour emoji font with --font")
         return {}
-    model, tokenizer = load(checkpoint.find(settings.clip, "clip"))
-    size, font = model.config.size, ImageFont.truetype(str(settings.font), BITMAP)
+    model = encoder.find(settings.clip)
+    size, font = model.size, ImageFont.truetype(str(settings.font), BITMAP)
     figures = {}
     print(f"\n{'unseen artist':<14}{'drawings':>9}{'CLIP top-1':>12}{'top-5':>8}{'pixels top-1':>14}{'chance':>9}")
     for which in ("all", "everyday"):
@@ -272,7 +271,7 @@ def judge_clip(settings) -> dict:
         order = sorted(range(len(concepts)), key=lambda i: pictures[i] is None)
         shown = torch.stack([pictures[i] for i in order if pictures[i] is not None])
         names = [concepts[i].name for i in order]
-        named = judge.naming(model, tokenizer, shown, names)
+        named = judge.naming(model, shown, names)
         known = drawn([concepts[i] for i in order], STYLES, size)
         floor, chance = judge.nearest_pixels(known, shown, len(names)), 1 / len(names)
         figures[which] = {"drawings": len(shown), "names": len(names), **named, "pixels_top1": floor, "chance": chance}

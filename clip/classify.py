@@ -97,23 +97,22 @@ def classify(settings: Settings) -> int:
     labels = read_labels(settings)
     if settings.truth is not None and settings.truth not in labels:
         raise UserError(f"--truth {settings.truth!r} is none of the {len(labels)} labels; it must be spelled as there.")
-    from clip import zeroshot
-    from clip.model import load
-    from multimodal import checkpoint, devices
+    from clip import encoder, zeroshot
+    from multimodal import devices
     from multimodal.data.named import pictures_in, read_pictures
 
     templates = settings.template or zeroshot.TEMPLATES
     prompts = zeroshot.prompts(labels, templates)
-    model, tokenizer = load(checkpoint.find(settings.model, "clip"), devices.pick(settings.device))
-    cut = zeroshot.too_long(model, tokenizer, prompts)
-    if cut:
-        context = model.config.context
-        cli.say(f"{cut} of {len(prompts)} prompts are longer than the {context} tokens the model reads and were cut.")
-    classes = zeroshot.class_embeddings(model, tokenizer, labels, templates)
+    model = encoder.find(settings.model, devices.pick(settings.device))
+    if cut := model.too_long(prompts):
+        cli.say(
+            f"{cut} of {len(prompts)} prompts are longer than the {model.context} tokens the model reads and were cut."
+        )
+    classes = zeroshot.class_embeddings(model, labels, templates)
     failed = False
     coming = pictures_in(settings.images)
     while found := list(islice(coming, CHUNK)):
-        pictures, places = read_pictures(found, model.config.size)
+        pictures, places = read_pictures(found, model.size)
         probabilities = zeroshot.classify(model, pictures, classes).cpu() if len(pictures) else ()
         for (path, _), place in zip(found, places, strict=True):
             if isinstance(place, str):

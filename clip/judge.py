@@ -12,10 +12,9 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from clip.model import CLIP
-from clip.zeroshot import TEMPLATES, class_embeddings, embed_images, embed_texts
+from clip.encoder import Encoder
+from clip.zeroshot import TEMPLATES, class_embeddings
 from multimodal import images
-from multimodal.tokenizer import Tokenizer
 
 
 def similarities(queries: Float[Tensor, "q d"], targets: Float[Tensor, "t d"]) -> Float[Tensor, "q t"]:
@@ -36,14 +35,13 @@ def recall_at_1(
 
 
 def retrieval(
-    model: CLIP,
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     pictures: UInt8[Tensor, "b 3 h w"],
     captions: Sequence[str],
     identity: Int[Tensor, "b k"],
 ) -> dict[str, float]:
     """Recall at 1 among b pairs, from pictures to captions and from captions to pictures."""
-    seen, said = embed_images(model, pictures).cpu(), embed_texts(model, tokenizer, captions).cpu()
+    seen, said = encoder.embed_images(pictures).cpu(), encoder.embed_texts(captions).cpu()
     return {
         "image_to_text": recall_at_1(seen, said, identity, identity),
         "text_to_image": recall_at_1(said, seen, identity, identity),
@@ -51,15 +49,14 @@ def retrieval(
 
 
 def naming(
-    model: CLIP,
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     pictures: UInt8[Tensor, "b 3 h w"],
     names: Sequence[str],
     templates: Sequence[str] = TEMPLATES,
 ) -> dict[str, float]:
     """Picture i shows name i % len(names): how often that name comes first, or among the first five, of all names."""
-    classes = class_embeddings(model, tokenizer, names, templates)
-    scores = similarities(embed_images(model, pictures), classes).cpu()
+    classes = class_embeddings(encoder, names, templates)
+    scores = similarities(encoder.embed_images(pictures), classes).cpu()
     right = rearrange(torch.arange(len(pictures)) % len(names), "b -> b 1")
     place = (scores > scores.gather(1, right)).sum(dim=1)
     return {"top1": (place < 1).float().mean().item(), "top5": (place < 5).float().mean().item()}

@@ -35,6 +35,7 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
 
     from clip import judge, loss, model
     from clip.augment import augment
+    from clip.encoder import Ours, find
     from multimodal import cards, checkpoint, devices, images
     from multimodal.data import pairs
     from multimodal.data.drawings import STYLES
@@ -88,11 +89,11 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
             known = drawn(source.concepts, settings.styles, size)
             floor = {"unseen_style_pixels_top1": judge.nearest_pixels(known, shown, len(names))}
 
-    def evaluate(network) -> dict[str, float]:
-        found = judge.retrieval(network, tokenizer, judged["image"], judged["caption"], judged["identity"])
+    def measured(encoder) -> dict[str, float]:
+        found = judge.retrieval(encoder, judged["image"], judged["caption"], judged["identity"])
         if names:
             kind = "unseen_style" if floor else "trained_drawings"
-            named = judge.naming(network, tokenizer, shown, names)
+            named = judge.naming(encoder, shown, names)
             found |= {f"{kind}_{name}": value for name, value in named.items()} | floor
         return found
 
@@ -102,14 +103,13 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     )
     outcome = fit(
         network, contrast, batches, settings.train, run, seed=settings.seed, device=settings.device,
-        resume=settings.resume, evaluate=evaluate,
+        resume=settings.resume, evaluate=lambda network: measured(Ours(network, tokenizer)),
         save=lambda network: model.save(run, network, tokenizer, dtype=torch.bfloat16 if settings.half else None),
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
     if outcome.stopped != "signal":  # the model as others load it
-        figures = {
-            f"val_{name}": value for name, value in evaluate(model.load(run, devices.pick(settings.device))[0]).items()
-        }
+        kept = find(run, devices.pick(settings.device))
+        figures = {f"val_{name}": value for name, value in measured(kept).items()}
     about = (
         f"Says how well a {size}x{size} picture and a caption belong together: two transformers of together "
         f"{sum(p.numel() for p in network.parameters()):,} parameters, {config.embedding} features, scale "

@@ -1,8 +1,9 @@
 """Zero-shot classification: class names become a classifier, no training needed.
 
 labels -> prompts (one for each template) -> text vectors -> one unit vector a class; a picture's probabilities are the
-softmax of its similarities with them, times the scale the model has learned. Radford et al. 2021, section 3.1.4: a
-class is the normalised mean of its normalised prompts, so any number of templates costs the same afterwards.
+softmax of its similarities with them, times the scale the model has learned (or, of a SigLIP, each similarity's own
+sigmoid). Radford et al. 2021, section 3.1.4: a class is the normalised mean of its normalised prompts, so any number of
+templates costs the same afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +14,12 @@ from einops import rearrange, reduce
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clip.model import CLIP, tokenize
+from clip.encoder import Encoder
 from multimodal import images
 from multimodal.cli import UserError
-from multimodal.tokenizer import Tokenizer, caption
+from multimodal.tokenizer import caption
 
 TEMPLATES = ("{}", "a drawing of a {}")  # how the captions of the default drawings speak of one thing
-CHUNK = 256  # prompts or pictures of one forward pass
 
 
 def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -54,48 +54,35 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
     return [template.replace("{}", label) for label in labels for template in templates]
 
 
-def too_long(model: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> int:
-    """How many of the texts are longer than the model reads: they are cut before they are embedded."""
-    return tokenize(tokenizer, texts, model.config.context)[1]
-
-
-def embed_texts(model: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "t d"]:
-    """Unit vectors of any number of texts."""
-    where, context = model.log_scale.device, model.config.context
-    with torch.inference_mode():
-        parts = (tokenize(tokenizer, texts[i : i + CHUNK], context)[0] for i in range(0, len(texts), CHUNK))
-        return torch.cat([model.text(tokens.to(where)) for tokens in parts])
-
-
-def embed_images(model: CLIP, pictures: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-    """Unit vectors of any number of pictures, which must be square and of the model's size."""
-    where = model.log_scale.device
-    with torch.inference_mode():
-        return torch.cat([model.image(images.to_float(part).to(where)) for part in pictures.split(CHUNK)])
-
-
-def class_embeddings(
-    model: CLIP, tokenizer: Tokenizer, labels: Sequence[str], templates: Sequence[str]
-) -> Float[Tensor, "c d"]:
+def class_embeddings(encoder: Encoder, labels: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "c d"]:
     """One unit vector a label: each prompt embedded and normalised, averaged over templates, normalised again."""
-    vectors = embed_texts(model, tokenizer, prompts(labels, templates))
+    vectors = encoder.embed_texts(prompts(labels, templates))
     vectors = rearrange(vectors, "(c t) d -> c t d", t=len(templates))
     return F.normalize(reduce(vectors, "c t d -> c d", "mean"), dim=-1)
 
 
-def classify(model: CLIP, pictures: UInt8[Tensor, "b 3 h w"], classes: Float[Tensor, "c d"]) -> Float[Tensor, "b c"]:
-    """Probability of every class for every picture: softmax(scale * similarity). Rows sum to 1 (one class: always 1)."""
-    with torch.inference_mode():
-        return (model.scale() * embed_images(model, pictures) @ classes.T).softmax(dim=-1)
+def probabilities(
+    encoder: Encoder, pictures: Float[Tensor, "b d"], classes: Float[Tensor, "c d"], scores: str | None = None
+) -> Float[Tensor, "b c"]:
+    """Of every class for every picture, from their vectors: by softmax rows sum to 1 (one class: always 1), by sigmoid
+    each class is judged by itself. `scores` is as the encoder was trained unless it is said."""
+    logits = encoder.scale * pictures @ classes.T + encoder.bias
+    return logits.softmax(dim=-1) if (scores or encoder.scores) == "softmax" else logits.sigmoid()
 
 
-def scorer(model: CLIP, tokenizer: Tokenizer) -> Callable[[Float[Tensor, "n 3 s s"], str], Float[Tensor, "n"]]:
+def classify(
+    encoder: Encoder, pictures: UInt8[Tensor, "b 3 h w"], classes: Float[Tensor, "c d"]
+) -> Float[Tensor, "b c"]:
+    """Probability of every class for every prepared picture."""
+    return probabilities(encoder, encoder.embed_images(pictures), classes)
+
+
+def scorer(encoder: Encoder) -> Callable[[Float[Tensor, "n 3 s s"], str], Float[Tensor, "n"]]:
     """What ranks pictures of any size by how well they fit a text: the cosines of their vectors with its vector."""
 
     def score(pictures: Float[Tensor, "n 3 s s"], text: str) -> Float[Tensor, "n"]:
-        size = model.config.size
-        fitted = torch.stack([images.square(images.to_pil(picture), size) for picture in pictures])
-        return (embed_images(model, fitted) @ embed_texts(model, tokenizer, [text])[0]).cpu()
+        fitted = torch.stack([encoder.prepare(images.to_pil(picture)) for picture in pictures])
+        return (encoder.embed_images(fitted) @ encoder.embed_texts([text])[0]).cpu()
 
     return score
 

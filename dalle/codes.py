@@ -44,11 +44,8 @@ class Codes:
 
 def digest(tokenizer: Path, source: pairs.PairSource, size: int, count: int, views: int, seed: int) -> str:
     """What tells these codes from all others. `tokenizer` is the directory of the tokenizer."""
-    found = hashlib.sha256(f"{source.fingerprint()} {size} {count} {views} {seed if views > 1 else ''}".encode())
-    for name in ("config.json", "model.safetensors"):
-        with open(tokenizer / name, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()[:16]
+    asked = f"{source.fingerprint()} {size} {count} {views} {seed if views > 1 else ''} {checkpoint.digest(tokenizer)}"
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 def cropped(picture: UInt8[Tensor, "3 s s"], item: int, view: int, seed: int) -> UInt8[Tensor, "3 s s"]:

@@ -98,23 +98,20 @@ def clip(name: str | None, device: str):
     import torch
     import torch.nn.functional as F
 
-    from clip import zeroshot
-    from clip.model import load
+    from clip import encoder
     from dalle.figures import Scorer
-    from multimodal import checkpoint, devices
+    from multimodal import devices
 
-    directory = checkpoint.find(name, "clip")
-    model, tokenizer = load(directory, devices.pick(device))
+    model = encoder.find(name, devices.pick(device))
 
     def features(pictures):
-        size = model.config.size
-        fitted = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        return zeroshot.embed_images(model, (fitted.clamp(0, 1) * 255).round().to(torch.uint8)).float().cpu()
+        fitted = F.interpolate(pictures, (model.size, model.size), mode="bilinear", antialias=True, align_corners=False)
+        return model.embed_images((fitted.clamp(0, 1) * 255).round().to(torch.uint8)).cpu()
 
     def similar(pictures, captions):
-        return features(pictures) @ zeroshot.embed_texts(model, tokenizer, captions).float().cpu().T
+        return features(pictures) @ model.embed_texts(captions).cpu().T
 
-    return Scorer(f"the CLIP {directory.name}", similar, features)
+    return Scorer(f"the CLIP {model.name}", similar, features)
 
 
 def evaluate(settings: Settings, scorer=clip) -> int:

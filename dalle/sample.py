@@ -95,11 +95,10 @@ def given_codes(settings: Settings, artist, seeds: list[int]):
 
 def scorer(device: str) -> Callable[[Any, str], Any]:
     """The bundled CLIP as a judge of drawings."""
-    from clip import zeroshot
-    from clip.model import load
-    from multimodal import checkpoint, devices
+    from clip import encoder, zeroshot
+    from multimodal import devices
 
-    return zeroshot.scorer(*load(checkpoint.find(None, "clip"), devices.pick(device)))
+    return zeroshot.scorer(encoder.find(None, devices.pick(device)))
 
 
 def sample(settings: Settings) -> int:

@@ -5,6 +5,7 @@ config before memory is taken, every file is written aside, flushed and renamed,
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -133,6 +134,16 @@ def load(directory: Path, build: Callable[[], nn.Module], device="cpu", dtype=to
     tensors = {n: t.to(device, dtype if t.is_floating_point() else None) for n, t in tensors.items()}
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def digest(directory: Path) -> str:
+    """What tells a checkpoint from all others: of its settings, weights and tokenizer."""
+    found = hashlib.sha256()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if (path := Path(directory) / name).is_file():
+            with open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:16]
 
 
 def find(name_or_path: str | Path | None, package: str, default: str = "bundled") -> Path:

@@ -80,14 +80,13 @@ def test_drawings_are_nearest_to_a_real_one_of_what_was_asked_for():
 
 def test_the_classifier_names_the_pictures_of_the_page():
     from apps.page import PICTURES
-    from clip import zeroshot
-    from clip.model import load
+    from clip import encoder, zeroshot
     from multimodal import images
 
-    model, tokenizer = load(WHERE["clip"])
+    model = encoder.find(WHERE["clip"])
     for file, labels, truth, template in PICTURES:
         names = [name.strip() for name in re.split(r"[,\n]", labels)]
-        classes = zeroshot.class_embeddings(model, tokenizer, names, [template])
-        picture = images.square(images.read(ROOT / "apps" / "examples" / file), model.config.size)
+        classes = zeroshot.class_embeddings(model, names, [template])
+        picture = model.prepare(images.read(ROOT / "apps" / "examples" / file))
         shares = zeroshot.classify(model, picture[None], classes)[0]
         assert names[int(shares.argmax())] == truth, (file, dict(zip(names, shares.tolist(), strict=True)))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from clip import judge, loss, model, zeroshot
 from clip.augment import augment
+from clip.encoder import Ours, find
 from clip.presets import PRESETS, CLIPConfig
 from clip.train import main as train
 from multimodal import optim
@@ -199,11 +200,11 @@ def test_changed_pictures_keep_their_range_and_their_place():
 
 
 def test_permuted_labels_permute_the_probabilities():
-    clip, tokenizer, pictures = network().eval(), Tokenizer.bytes(), (torch.rand(3, 3, 16, 16) * 255).byte()
+    clip, pictures = Ours(network().eval(), Tokenizer.bytes()), (torch.rand(3, 3, 16, 16) * 255).byte()
     labels, templates = ["cat", "dog", "a very red apple"], ["a {}", "{}"]
     order = [2, 0, 1]
-    one = zeroshot.classify(clip, pictures, zeroshot.class_embeddings(clip, tokenizer, labels, templates))
-    classes = zeroshot.class_embeddings(clip, tokenizer, [labels[i] for i in order], templates)
+    one = zeroshot.classify(clip, pictures, zeroshot.class_embeddings(clip, labels, templates))
+    classes = zeroshot.class_embeddings(clip, [labels[i] for i in order], templates)
     other = zeroshot.classify(clip, pictures, classes)
     assert torch.allclose(one[:, order], other, atol=1e-5)
     assert torch.allclose(one.sum(1), torch.ones(3), atol=1e-5)
@@ -212,7 +213,7 @@ def test_permuted_labels_permute_the_probabilities():
 
 def test_a_class_is_the_normalised_mean_of_its_normalised_prompts():
     clip, tokenizer = network().eval(), Tokenizer.bytes()
-    classes = zeroshot.class_embeddings(clip, tokenizer, ["cat", "dog"], ["a {}", "{} {x} {}"])
+    classes = zeroshot.class_embeddings(Ours(clip, tokenizer), ["cat", "dog"], ["a {}", "{} {x} {}"])
     parts = clip.text(model.tokenize(tokenizer, ["a dog", "dog {x} dog"], 40)[0])
     assert torch.allclose(classes[1], torch.nn.functional.normalize(parts.mean(0), dim=0), atol=1e-5)
 
@@ -350,9 +351,9 @@ def test_tiny_trains_on_captioned_pictures_and_names_what_it_could_not_read(fold
     found = json.loads(output.out.splitlines()[-1])
     assert found["val_image_to_text"] == 1.0  # a few plain colours are learned at once
     assert lines(run)[-1]["loss"] < lines(run)[0]["loss"]
-    clip, tokenizer = model.load(run)
+    clip = find(run)
     labels = ["red", "green", "blue", "black"]
-    classes = zeroshot.class_embeddings(clip, tokenizer, labels, ["a {} square"])
+    classes = zeroshot.class_embeddings(clip, labels, ["a {} square"])
     pictures = torch.tensor([(220, 30, 30), (30, 30, 220)], dtype=torch.uint8).reshape(2, 3, 1, 1).expand(2, 3, 32, 32)
     assert zeroshot.classify(clip, pictures, classes).argmax(1).tolist() == [0, 2]
 
