@@ -5,9 +5,9 @@
     python benchmarks/gpt_sample.py --nanogpt nanoGPT
 
 Prints milliseconds a step and tokens a second, each side's share of the floor (the products of all weights with one vector a
-row by torch's own linear, measured in the same run; packed weights can go below it), and the peak memory of each side in a
-process of its own. transformers uses its cache (`generate`, greedy), nanoGPT has none. Then what bf16 and int8 cost: bits a byte
-of three plays that the bundled model never read, and how often the likeliest token is that of fp32.
+row by torch's own linear, measured in the same run) and of the floor of packed weights, which is lower, and the peak memory of
+each side in a process of its own. transformers uses its cache (`generate`, greedy), nanoGPT has none. Then what bf16 and int8
+cost: bits a byte of three plays that the bundled model never read, and how often the likeliest token is that of fp32.
 """
 
 import argparse
@@ -95,20 +95,27 @@ def nanogpt(folder: Path):
     return write
 
 
-def floor(precision: str, rows: int) -> float:
-    """Seconds of the products of all weights with `rows` vectors, by torch's own linear."""
+def floors(precision: str, rows: int) -> dict[str, float]:
+    """Seconds of the products of all weights with `rows` vectors, by torch's own linear and with packed weights."""
+    from multimodal.packing import Packed
+
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     shapes = DEPTH * [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH)]
     weights = [torch.randn(shape, dtype=dtype) for shape in [*shapes, (VOCABULARY, WIDTH)]]
     inputs = {width: torch.randn(rows, width, dtype=dtype) for width in (WIDTH, 4 * WIDTH)}
-    seconds = []
+    packed = [Packed(weight, None) for weight in weights]
+    seconds: dict[str, list[float]] = {"plain": [], "packed": []}
     with torch.inference_mode():
         for _ in range(12):
             began = time.perf_counter()
             for weight in weights:
                 F.linear(inputs[weight.shape[1]], weight)
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[2:])
+            middle = time.perf_counter()
+            for layer in packed:
+                layer(inputs[layer.shape[1]])
+            seconds["plain"].append(middle - began)
+            seconds["packed"].append(time.perf_counter() - middle)
+    return {name: statistics.median(times[2:]) for name, times in seconds.items()}
 
 
 def side(name: str, folder: Path | None):
@@ -191,7 +198,7 @@ def main() -> None:
     names = ["ours fp32", "transformers fp32", "ours bf16", "transformers bf16", "ours int8"]
     names += ["nanoGPT fp32"] if options.nanogpt else []
     seconds: dict[tuple[str, int], list[float]] = {}
-    floors: dict[tuple[str, int], list[float]] = {}
+    least: dict[tuple[str, int, str], list[float]] = {}
     for _ in range(options.repeats):
         for name in names:
             write = side(name, options.nanogpt)
@@ -205,18 +212,21 @@ def main() -> None:
             del write
         for precision in ("fp32", "bf16"):
             for rows in (1, 8):
-                floors.setdefault((precision, rows), []).append(floor(precision, rows))
+                for kind, value in floors(precision, rows).items():
+                    least.setdefault((precision, rows, kind), []).append(value)
     found = []
     for (name, rows), times in sorted(
         seconds.items(), key=lambda item: (item[0][1], item[0][0].split()[1], item[0][0])
     ):
         precision = name.split()[1]
-        least = statistics.median(floors[("fp32" if precision == "int8" else precision, rows)])
+        same = "fp32" if precision == "int8" else precision
+        plain, packed = (statistics.median(least[same, rows, kind]) for kind in ("plain", "packed"))
         step = statistics.median(times) / NEW
-        other = seconds.get((f"transformers {'fp32' if precision == 'int8' else precision}", rows))
+        other = seconds[f"transformers {same}", rows]
         found.append({
             "side": name, "rows": rows, "ms_a_step": round(1000 * step, 1), "tokens_per_second": round(rows / step),
-            "floor_ms": round(1000 * least, 1), "share_of_floor": round(least / step, 2),
+            "floor_ms": round(1000 * plain, 1), "share": round(plain / step, 2),
+            "packed_ms": round(1000 * packed, 1), "share_of_packed": round(packed / step, 2),
             "times_transformers": round(statistics.median(a / b for a, b in zip(other, times, strict=True)), 2),
         })  # fmt: skip
     table(found)

@@ -19,26 +19,6 @@ CURVE = 1024  # of the held-out pictures that are judged while training; at the 
 CHUNK, SHOWN = 64, 16  # pictures judged together, and shown in samples.png
 
 
-def progress(config, run, resume: bool):
-    """A function of the step: which part of the run is behind, as the learning rate counts it (see `fit`)."""
-    import json
-    import time
-    from contextlib import suppress
-
-    seconds, began = 0.0, None
-    if resume:
-        with suppress(OSError, ValueError, KeyError, IndexError):
-            seconds = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
-
-    def part(step: int) -> float:
-        nonlocal began
-        began = began or time.monotonic()
-        by_clock = (seconds + time.monotonic() - began) / (60 * config.minutes) if config.minutes else 0.0
-        return max(step / config.steps, by_clock)
-
-    return part
-
-
 def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     import torch
 
@@ -57,16 +37,19 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     tokenizer = model.network if published else model  # what is kept and judged: `model` is what is trained
     source, held_out = captioned(settings.data, settings.seed, settings.concepts, captions=False, run=run)
     everything = len(held_out) if settings.data else SCENES
-    part = progress(settings.train, run, settings.resume)
+    behind = 0.0  # the part of the run
+
+    def anneal(part: float) -> None:
+        nonlocal behind
+        behind = part
 
     def batches(index: int) -> dict:
         items = shuffled(index, settings.train.batch_size, len(source), settings.seed)
         return {"image": pairs.batch(source, items, config.size)["image"]}
 
     def loss(model, batch, step):
-        done = part(step)
-        temperature = dvae.temperature_at(done, settings.temperature_part, settings.final_temperature)
-        weight = dvae.annealed(done, settings.kl_part, 0.0, settings.kl_weight)
+        temperature = dvae.temperature_at(behind, settings.temperature_part, settings.final_temperature)
+        weight = dvae.annealed(behind, settings.kl_part, 0.0, settings.kl_weight)
         return dvae.loss(model, images.to_float(batch["image"]), temperature, weight, settings.straight_through)
 
     def judged(tokenizer, count: int) -> dict[str, float]:
@@ -99,6 +82,7 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
     outcome = fit(
         model, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
         resume=settings.resume, evaluate=evaluate, save=lambda _: tokenizers.save(run, tokenizer, dtype=dtype),
+        anneal=anneal,
     )  # fmt: skip
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
     if outcome.stopped != "signal":  # the model as others load it

@@ -145,9 +145,13 @@ class TrainConfig:
     warmup: float = 0.02
     """Part of the run in which the rate rises from 0."""
     schedule: Literal["wsd", "cosine"] = "wsd"
-    """Warm up, stay, decay to 0; or a cosine to a tenth."""
+    """Warm up, stay, decay to 0; or a cosine to `floor`."""
     cooldown: float = 0.5
     """Part of the run in which the wsd schedule falls."""
+    floor: float = 0.1
+    """Part of the rate at which the cosine ends."""
+    beta2: float = 0.95
+    """How slowly AdamW's average of squared gradients forgets."""
     clip: float = 1.0
     """Largest norm of the gradient; a longer one is scaled down."""
     ema: float = 0.0
@@ -170,6 +174,8 @@ class TrainConfig:
             "embedding_lr": self.embedding_lr > 0,
             "warmup": 0 <= self.warmup < 1,
             "cooldown": 0 <= self.cooldown <= 1,
+            "floor": 0 <= self.floor <= 1,
+            "beta2": 0 < self.beta2 < 1,
             "clip": self.clip > 0,
             "ema": 0 <= self.ema < 1,
             "evaluate_every": self.evaluate_every >= 1,

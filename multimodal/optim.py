@@ -35,7 +35,9 @@ def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimi
     ]
     groups = [group for group in groups if group["params"]]
     # one fused kernel for all parameters; the loop over single parameters is slow for small models
-    result = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)] if groups else []
+    result = (
+        [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), eps=1e-8, fused=True)] if groups else []
+    )
     if matrices:
         result.append(Muon(matrices, config.lr, config.weight_decay))
     return result
@@ -47,7 +49,7 @@ def rate(progress: float, config: TrainConfig) -> float:
     # the first step is never wasted at rate 0
     warm = min(1.0, (progress + 1e-3) / config.warmup) if config.warmup else 1.0
     if config.schedule == "cosine":
-        return warm * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
+        return warm * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * progress)) / 2)
     fall = (1 - progress) / config.cooldown if config.cooldown else 1.0
     return warm * min(1.0, fall)
 

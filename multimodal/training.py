@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,12 @@ from multimodal import checkpoint, cli, devices, optim
 from multimodal.cli import Failed, UserError
 from multimodal.config import TrainConfig
 
-STATE = "state/last.pt"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+STATE, LOCK = "state/last.pt", "state/lock"
 Batch = dict[str, object]
 Loss = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, float | Tensor]]]
 
@@ -120,6 +125,26 @@ def check_run(run: Path, resume: bool) -> None:
         raise UserError(f"{run} already holds a model, which would be overwritten: choose another --out.")
 
 
+_held: dict[Path, IO[bytes]] = {}  # runs of this process, until it ends
+
+
+def lock(run: Path) -> None:
+    """Keeps other processes out of the run. Raises UserError where one is in it."""
+    run = Path(run).resolve()
+    if run in _held or fcntl is None:
+        return
+    (run / STATE).parent.mkdir(parents=True, exist_ok=True)
+    file = open(run / LOCK, "ab")  # noqa: SIM115 - what holds the lock is that it stays open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --out.") from None
+    except OSError:  # a file system without locks
+        pass
+    _held[run] = file
+
+
 def begin(settings: Any, free: Sequence[str] = ()) -> None:
     """Before any work: `check_run` of settings.out; tells the settings and keeps them as RUN/settings.json.
 
@@ -128,6 +153,7 @@ def begin(settings: Any, free: Sequence[str] = ()) -> None:
     """
     run, free = Path(settings.out), {"out", "resume", "device", "debug", "half", *free}
     check_run(run, settings.resume)
+    lock(run)
     described = json.dumps(dataclasses.asdict(settings), default=str, indent=2) + "\n"
     cli.say(described)
     kept = run / "settings.json"
@@ -166,12 +192,14 @@ def fit(
     resume: bool = False,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     save: Callable[[nn.Module], None] | None = None,
+    anneal: Callable[[float], None] | None = None,
 ) -> Outcome:
     """Trains `model` in place and leaves the run directory whole at every moment.
 
     loss(model, batch, step) -> (scalar, metrics); it is averaged over `optim.passes(step, config)` batches a step.
     batches(index) -> dict, a pure function of the index that uses no global random state (it runs in a thread).
     evaluate(model) -> metrics, logged as val_*; it may write samples. save(model) writes what others load.
+    anneal(part) hears before every step which part of the run is behind, 0 to 1, as the schedule counts it.
     Raises Failed when the loss stops being a number; the last good checkpoint is kept.
     """
     run, where = Path(run), devices.pick(device)
@@ -265,6 +293,8 @@ def fit(
     with shown, _stop_on_signal() as signals, open(metrics_file, "a", buffering=1) as log, contextlib.closing(source):
         while step < config.steps and not ending:
             now = progress()
+            if anneal is not None:
+                anneal(now)
             torch.manual_seed(seed * 1_000_003 + step)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:

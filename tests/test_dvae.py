@@ -13,7 +13,6 @@ from dalle.dvae import DVAE, Published
 from dalle.presets import DVAE_PRESETS, DVAEConfig, TrainDVAE
 from multimodal import images
 from multimodal.cli import UserError
-from multimodal.config import TrainConfig
 
 LAPLACE = DVAEConfig(size=16, grid=4, width=16, depth=1, quantizer="gumbel", codes=12, likelihood="logit_laplace")
 PAPER = DVAEConfig("published", 16, 8, 2, 8, 1, "gumbel", 20, likelihood="logit_laplace")
@@ -207,20 +206,6 @@ def test_an_impossible_published_network_gets_a_sentence(settings, sentence):
 def test_impossible_schedules_get_a_sentence(settings):
     with pytest.raises(ValueError, match="out of range"):
         TrainDVAE(**settings)
-
-
-def test_a_run_s_part_follows_the_steps_and_the_clock_whichever_is_further(tmp_path, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    by_steps = train_dvae.progress(TrainConfig(steps=200), tmp_path, False)
-    assert [by_steps(step) for step in (0, 50, 200)] == [0, 0.25, 1]
-    by_clock = train_dvae.progress(TrainConfig(steps=10_000, minutes=2.0), tmp_path, False)
-    assert by_clock(0) == 0
-    now[0] += 60
-    assert by_clock(10) == pytest.approx(0.5) and by_clock(9000) == pytest.approx(0.9)
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 4, "seconds": 30.0}) + "\n")
-    resumed = train_dvae.progress(TrainConfig(steps=10_000, minutes=2.0), tmp_path, True)
-    assert resumed(4) == pytest.approx(0.25)
 
 
 @pytest.fixture(scope="module")

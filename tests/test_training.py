@@ -170,7 +170,6 @@ class Settings:
 def test_a_resumed_run_says_which_training_settings_changed_and_refuses_to_become_another(tmp_path, capsys):
     begin(Settings(tmp_path))
     assert json.loads((tmp_path / "settings.json").read_text())["width"] == 3
-    (tmp_path / "state").mkdir()
     (tmp_path / "state" / "last.pt").touch()
     capsys.readouterr()
     begin(Settings(tmp_path, resume=True, train=replace(CONFIG, lr=1e-3)))
@@ -307,6 +306,7 @@ def test_the_schedules_warm_up_and_fall_to_where_they_say():
     assert optim.rate(0.0, wsd) > 0 and optim.rate(0.3, wsd) == 1.0
     assert optim.rate(1.0, wsd) == 0.0 and optim.rate(0.75, wsd) == pytest.approx(0.5)
     assert optim.rate(1.0, cosine) == pytest.approx(0.1)
+    assert optim.rate(1.0, replace(cosine, floor=1 / 80)) == pytest.approx(1 / 80)
 
 
 def test_muon_gets_the_matrices_of_the_blocks_and_adamw_all_the_rest_once():
@@ -374,3 +374,54 @@ def test_a_model_that_is_not_there_is_named_with_what_is(tmp_path):
         checkpoint.find(str(tmp_path / "nothing"), "gpt")
     with pytest.raises(UserError, match="no run directory"):
         checkpoint.find("../../etc", "gpt")
+
+
+def test_what_anneals_hears_before_every_step_which_part_is_behind_also_when_resumed(tmp_path):
+    heard = []
+    train(tmp_path, replace(CONFIG, steps=10), anneal=heard.append)
+    assert heard == [i / 10 for i in range(10)]
+    heard.clear()
+    train(tmp_path, CONFIG, resume=True, anneal=heard.append)
+    assert heard == [i / 20 for i in range(10, 20)]
+
+
+def test_by_the_clock_the_part_behind_is_that_of_the_minutes(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from multimodal import training
+
+    now, heard = [100.0], []
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def anneal(part: float) -> None:
+        heard.append(part)
+        now[0] += 30
+
+    train(tmp_path, replace(CONFIG, steps=1000, minutes=2.0), anneal=anneal)
+    assert heard == pytest.approx([0, 0.25, 0.5, 0.75])
+
+
+def test_a_run_that_another_process_trains_is_refused(tmp_path):
+    @dataclass(frozen=True)
+    class Settings:
+        out: Path
+        resume: bool = False
+
+    code = f"""
+import sys
+from pathlib import Path
+from multimodal.training import lock
+lock(Path({str(tmp_path / "run")!r}))
+print("in", flush=True)
+sys.stdin.read()
+"""
+    root = Path(__file__).resolve().parents[1]
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(UserError, match="by another process"):
+        begin(Settings(tmp_path / "run"))
+    other.communicate()
+    begin(Settings(tmp_path / "run"))  # a lock ends with its process, however that ends
+    begin(Settings(tmp_path / "run"))  # and does not keep its own process out

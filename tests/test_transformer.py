@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from multimodal.config import TransformerConfig, gpt1, gpt2, gpt3, modern, sparse
-from multimodal.transformer import KVCache, Transformer, attend, picture_mask
+from multimodal.transformer import KVCache, SquaredReLU, Transformer, attend, picture_mask
 
 KINDS = {
     "gpt1": replace(gpt1(32, 3, 4), dropout=0.0),
@@ -201,3 +201,23 @@ def test_attention_while_training_equals_the_fused_kernel(kind):
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
     y.square().sum().backward()
     assert all(x.grad.abs().sum() > 0 for x in (q, k, v))
+
+
+def test_squared_relu_and_its_gradient_are_those_of_the_plain_products():
+    torch.manual_seed(0)
+    x = torch.randn(40, 30, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(SquaredReLU.apply(x), x.relu() * x.relu())
+    assert torch.autograd.gradcheck(SquaredReLU.apply, x.detach().clamp(min=0.1).requires_grad_())
+    (mine,) = torch.autograd.grad(SquaredReLU.apply(x).sum(), x)
+    assert torch.allclose(mine, 2 * x.relu())
+    half = x.detach().bfloat16().requires_grad_()
+    (rounded,) = torch.autograd.grad(SquaredReLU.apply(half).sum(), half)
+    assert torch.allclose(rounded, 2 * half.relu(), rtol=2**-7)
+
+
+def test_what_is_kept_for_the_backward_pass_of_a_squared_relu_is_its_result_alone():
+    kept = []
+    x = torch.randn(5, 7, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda t: t):
+        y = SquaredReLU.apply(x)
+    assert kept == [y.data_ptr()]
