@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from multimodal.cli import Common
-from multimodal.config import TrainConfig, TransformerConfig, modern
+from multimodal.config import TrainConfig, TransformerConfig, modern, sparse
 
 MAX_CODES, MAX_SIDE = 65_536, 1_024  # bounds on what a stranger's config may ask for
 # how drawings are sampled unless told otherwise: of 1 to 5 and 0.5 to 1, what draws pairs never seen together best
@@ -343,6 +343,31 @@ DALLE_PRESETS = {
             ),
             block=4,
             half=True,
+        ),
+    ),
+    # Ramesh et al. 2021, appendix B, its optimiser's settings from memory; ours adds an embedding of the whole caption and
+    # the small network that paints (0.3 in 12 billion parameters), and has no dropout of the caption's subwords.
+    "paper": (
+        "the talk's transformer of 12 billion parameters as published, for codes of train_dvae's paper: a cluster",
+        TrainDALLE(
+            transformer=sparse(3968, 64, 62, prefix=257, side=32),
+            train=TrainConfig(
+                steps=430_000,
+                batch_size=1,
+                accumulate=1024,
+                optimizer="adamw",
+                lr=4.5e-4,
+                beta2=0.96,
+                weight_decay=0.045,
+                warmup=5_000 / 430_000,
+                clip=4.0,
+                evaluate_every=1000,
+                save_every=1000,
+            ),
+            text_vocabulary=16_384,
+            text_length=256,
+            caption_drop=0.0,
+            code_noise=0.0,
         ),
     ),
 }

@@ -12,7 +12,7 @@ from dalle import dvae, judge, model, sample, train, train_dvae
 from dalle.drawing import NOTHING, Canvas, draw, draw_each, paint, sample_codes
 from dalle.dvae import DVAE
 from dalle.model import DALLE, PADDING, Artist, corrupt, encode_captions, to_blocks, to_raster
-from dalle.presets import DALLEConfig, DVAEConfig
+from dalle.presets import DALLE_PRESETS, DVAE_PRESETS, DALLEConfig, DVAEConfig
 from dalle.quantize import FSQ, Gumbel
 from multimodal import images
 from multimodal.cli import UserError
@@ -314,6 +314,34 @@ def test_the_whole_road_on_the_users_own_pictures_from_training_to_a_drawing(fol
     assert images.read(lines[1]["image"]).size == (32, 32) and (tmp_path / "many" / "grid.png").exists()
     assert sample.main([*arguments, "-o", str(tmp_path / "one.png"), "--seed", "6"]) == 0
     assert images.read(tmp_path / "one.png").tobytes() == images.read(lines[1]["image"]).tobytes()
+
+
+def test_the_paper_preset_has_twelve_billion_parameters_and_fits_the_paper_s_dvae():
+    settings, pictures = DALLE_PRESETS["paper"][1], DVAE_PRESETS["paper"][1].model
+    config = DALLEConfig(
+        settings.transformer, settings.text_vocabulary, settings.text_length, pictures.grid, pictures.vocabulary
+    )
+    assert (config.text_length, config.length, settings.transformer.head_width) == (256, 1024, 64)
+    with torch.device("meta"):
+        network = DALLE(config)
+    assert 12.0e9 < sum(p.numel() for p in network.transformer.parameters()) < 12.2e9
+    assert sum(p.numel() for p in network.parameters()) < 12.5e9
+    assert settings.train.batch_size * settings.train.accumulate == 1024
+
+
+def test_the_paper_preset_trains_and_draws_when_all_its_sizes_are_small(folder, tmp_path):
+    common = ["--data", str(folder), "--device", "cpu", "--train.steps", "2"]
+    train_dvae.main(["tiny", *common, "--out", str(tmp_path / "v")])
+    small = (
+        "--transformer.width 24 --transformer.depth 5 --transformer.heads 2 --transformer.prefix 9 --transformer.side 8"
+    )
+    small += " --text-length 8 --train.accumulate 2 --train.evaluate-every 2 --train.save-every 2"
+    run = tmp_path / "d"
+    assert train.main(["paper", *small.split(), *common, "--dvae", str(tmp_path / "v"), "--out", str(run)]) == 0
+    artist = model.load(run)
+    assert artist.model.config.transformer.side == 8 and artist.model.config.block == 1
+    (picture,) = draw_each(artist, ["a dark square"], [3])
+    assert picture.shape == (3, 32, 32) and picture.isfinite().all()
 
 
 def test_a_resumed_dalle_equals_an_uninterrupted_one(folder, tmp_path):
