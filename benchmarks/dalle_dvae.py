@@ -3,10 +3,11 @@
     git clone https://github.com/lucidrains/DALLE-pytorch       (and what benchmarks/peers.py names)
     python benchmarks/dalle_dvae.py --peer DALLE-pytorch --minutes 5
 
-Default drawings of 64 pixels a side, as 16x16 codes out of 1,000 (fsq) or 1,024. Ours train as the presets `bundled` and `gumbel`
-do; DiscreteVAE as its train_vae.py does: Adam at 1e-3 which falls by 2 % every 100 steps, batches of 8, temperature by its own
-formula, and its sizes (256 channels, two residual blocks); then with 64 channels, which a CPU trains faster; in fp32, as it ships,
-and in bf16 besides. All are judged by their hard codes on 1,024 scenes that none has seen: PSNR, and the share of the codebook used.
+Default drawings of 64 pixels a side, as 16x16 codes out of 1,000 (fsq) or 1,024. Ours train as the presets `bundled` and
+`gumbel` do; DiscreteVAE as its train_vae.py does: Adam at 1e-3 which falls by 2 % every 100 steps, batches of 8, temperature by
+its own formula, and its sizes (256 channels, two residual blocks); then with 64 channels, which a CPU trains faster; in fp32, as
+it ships, and in bf16 besides. All are judged by their hard codes on 1,024 scenes that none has seen: PSNR, and the share of the
+codebook used.
 """
 
 import argparse
