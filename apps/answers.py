@@ -21,7 +21,7 @@ from clip import zeroshot
 from clip.encoder import Encoder
 from dalle import drawing
 from dalle.captioning import Caption, captions
-from dalle.model import Artist, too_long
+from dalle.model import Artist, remarks
 from gpt import prompting
 from gpt.model import GPT
 from gpt.prompting import Item, Normalise, Prompt, Task
@@ -378,10 +378,8 @@ def unseen_places(artist: Artist, given: Given) -> str:
 
 
 def unseen_words(artist: Artist, prompt: str) -> str:
-    """A remark for a prompt that is longer than what the model reads, else ""."""
-    length = artist.model.config.text_length
-    cut = too_long(artist.tokenizer, [prompt], length)
-    return f" · only the first {length - 1} tokens of the prompt were read" if cut else ""
+    """What is to be said of a prompt that the model does not wholly read, else ""."""
+    return "".join(f" · {said}" for said in remarks(artist.tokenizer, prompt, artist.model.config.text_length))
 
 
 def enlarged(picture: Float[Tensor, "3 h w"]) -> Image.Image:

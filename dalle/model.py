@@ -34,6 +34,7 @@ from multimodal.tokenizer import Tokenizer, caption
 from multimodal.transformer import MLP, KVCache, Transformer, norm
 
 PADDING = -1  # in caption tokens: no token here
+SHOWN = 8  # strange letters named
 CODE_WIDTH = 64  # features of a code, before the map of its place in a block
 
 
@@ -269,6 +270,20 @@ def encode_captions(tokenizer, captions: list[str], length: int) -> Int[Tensor, 
 def too_long(tokenizer, captions: list[str], length: int) -> int:
     """How many of the captions `encode_captions` cuts to `length`."""
     return sum(len(tokenizer.encode(caption(text))) >= length for text in captions)
+
+
+def remarks(tokenizer, prompt: str, length: int) -> list[str]:
+    """What the user of a prompt should hear: that it is cut, that it has letters which training hardly ever showed."""
+    told = []
+    if too_long(tokenizer, [prompt], length):
+        told.append(f"only the first {length - 1} tokens of the prompt are read")
+    # a letter that is still several bytes to the tokenizer was too rare in the captions to become one token
+    strange = [letter for letter in dict.fromkeys(caption(prompt)) if len(tokenizer.encode(letter)) > 1]
+    if strange:
+        told.append(
+            f"captions with {' '.join(strange[:SHOWN])} were hardly ever seen in training: it means little here"
+        )
+    return told
 
 
 @dataclass(frozen=True)

@@ -111,15 +111,14 @@ def sample(settings: Settings) -> int:
     import torch
 
     from dalle.drawing import draw
-    from dalle.model import load, too_long
+    from dalle.model import load, remarks
     from multimodal import checkpoint, devices, images
     from multimodal.sampling import Sampling
 
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     artist = load(checkpoint.find(settings.model, "dalle"), devices.pick(settings.device))
-    length = artist.model.config.text_length
-    if too_long(artist.tokenizer, [settings.prompt], length):
-        cli.say(f"the prompt is longer than the {length - 1} tokens that the model reads; the rest is not seen.")
+    for remark in remarks(artist.tokenizer, settings.prompt, artist.model.config.text_length):
+        cli.say(f"{remark}.")
     as_file = settings.out.suffix.lower() == ".png"
     seeds = [settings.seed + i for i in range(settings.n)]
     given, drawings = given_codes(settings, artist, seeds), []

@@ -344,6 +344,19 @@ def test_the_paper_preset_trains_and_draws_when_all_its_sizes_are_small(folder, 
     assert picture.shape == (3, 32, 32) and picture.isfinite().all()
 
 
+@pytest.mark.parametrize(("prompt", "said"), [
+    ("a cat", []), ("a cat " * 5000, ["only the first 7 tokens"]), ("\N{CAT FACE}", ["hardly ever seen"]),
+    ("\u732b", ["captions with \u732b were"]), ("ein Käse " * 99, ["only the first", "captions with ä were"]),
+    ("\0\ud83d\n", []),
+])  # fmt: skip
+def test_any_prompt_is_drawn_and_what_of_it_is_not_understood_is_said(prompt, said):
+    drawer = artist()
+    (picture,) = draw_each(drawer, [prompt], [0])
+    assert picture.isfinite().all()
+    told = model.remarks(drawer.tokenizer, prompt, 8)
+    assert len(told) == len(said) and all(part in whole for part, whole in zip(said, told, strict=True)), told
+
+
 def test_a_resumed_dalle_equals_an_uninterrupted_one(folder, tmp_path):
     common = ["tiny", "--data", str(folder), "--device", "cpu", "--train.save-every", "2"]
     train_dvae.main([*common, "--train.steps", "2", "--out", str(tmp_path / "v")])
