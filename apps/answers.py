@@ -9,7 +9,8 @@ import secrets
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,8 +18,10 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from clip import zeroshot
+from clip import nearest, saliency, zeroshot
 from clip.encoder import Encoder
+from clip.index import Index
+from clip.search import path_of
 from dalle import drawing
 from dalle.captioning import Caption, captions
 from dalle.model import Artist, remarks
@@ -34,6 +37,7 @@ from multimodal.tokenizer import Tokenizer
 
 MAX_LETTERS, MAX_TOKENS, MAX_DRAWINGS, MAX_LABELS, MAX_SEED = 20_000, 1_000, 9, 1_000, 2**31 - 1
 MAX_PROMPTS = 5_000_000  # characters of all prompts together
+MAX_FOUND = 60  # pictures of a search
 MAX_CANDIDATES, MAX_SCORED, MAX_EXAMPLES, MAX_CHOICES = 4, 3_000, 100, 50  # continuations, tokens, rows, answers
 ALTERNATIVES = 5  # of the likeliest tokens in each place
 ANSWER = 60  # tokens, where the context has room for them
@@ -388,19 +392,79 @@ def enlarged(picture: Float[Tensor, "3 h w"]) -> Image.Image:
     return small.resize(size, Image.Resampling.LANCZOS)
 
 
-def ranked(classifier: Encoder, picture: Image.Image, labels: Any, templates: Any) -> list[tuple[str, float]]:
-    """(label, probability), the likeliest first; without templates those that the bundled model learned from."""
+def classes_of(classifier: Encoder, labels: Any, templates: Any) -> tuple[list[str], Float[Tensor, "c d"]]:
+    """The labels as texts, and their vectors; without templates by sentences that suit the model."""
     if not (isinstance(labels, list) and isinstance(templates, list)):
         raise UserError("labels and templates must be lists of texts.")
     labels = [words("a class name", label) for label in labels]
     templates = [words("a sentence", template) for template in templates]
     if not 2 <= len(labels) <= MAX_LABELS:
         raise UserError(f"{len(labels)} different class names were given: give 2 to {MAX_LABELS:,}.")
-    templates = templates or list(zeroshot.TEMPLATES)
+    templates = templates or list(zeroshot.templates_for(classifier))
     named = sum(map(len, labels))
     if sum(len(labels) * len(t) + t.count("{}") * named for t in templates) > MAX_PROMPTS:
         raise UserError("the names and sentences are too many or too long together: give fewer, or shorter ones.")
-    classes = zeroshot.class_embeddings(classifier, labels, templates)
-    probabilities = zeroshot.classify(classifier, classifier.prepare(picture)[None], classes)[0]
+    return labels, _class_vectors(classifier, tuple(labels), tuple(templates))
+
+
+@lru_cache(maxsize=8)
+def _class_vectors(classifier: Encoder, labels: tuple[str, ...], templates: tuple[str, ...]) -> Float[Tensor, "c d"]:
+    """Kept for the next pictures."""
+    return zeroshot.class_embeddings(classifier, labels, templates)
+
+
+def ranked(
+    classifier: Encoder, picture: Image.Image, labels: Any, templates: Any, scores: Any = None
+) -> list[tuple[str, float]]:
+    """(label, probability), the likeliest first. `scores` is softmax, sigmoid or None, as the model was trained."""
+    if scores not in (None, "softmax", "sigmoid"):
+        raise UserError(f"scores are {str(scores)[:50]!r}: allowed are softmax and sigmoid.")
+    labels, classes = classes_of(classifier, labels, templates)
+    vectors = classifier.embed_images(classifier.prepare(picture)[None])
+    against = None
+    if scores == "sigmoid" and classifier.scores == "softmax":  # it never learned what fits by itself
+        against = _neutral(classifier, tuple(templates) or zeroshot.templates_for(classifier))
+    probabilities = zeroshot.probabilities(classifier, vectors, classes, scores, against)[0]
     order = probabilities.argsort(descending=True, stable=True).tolist()
     return [(labels[i], float(probabilities[i])) for i in order]
+
+
+@lru_cache(maxsize=8)
+def _neutral(classifier: Encoder, templates: tuple[str, ...]) -> Float[Tensor, "d"]:
+    return zeroshot.neutral(classifier, templates)
+
+
+def depends_on(classifier: Encoder, picture: Image.Image, labels: Any, templates: Any, label: str) -> Image.Image:
+    """What the label's probability depends on, as a picture."""
+    labels, classes = classes_of(classifier, labels, templates)
+    seen = classifier.prepare(picture)
+    found = saliency.saliency(classifier, seen, classes, labels.index(label))
+    return images.to_pil(saliency.overlay(seen, found)).resize((256, 256), Image.Resampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder of pictures that can be searched."""
+
+    folder: Path
+    index: Index
+    encoder: Encoder
+
+
+def found(shelf: Shelf, text: Any, minus: Any, picture: Image.Image | None, count: Any) -> list[tuple[float, Path]]:
+    """(cosine, file) of the pictures nearest to the sum of a text and a picture, less another text."""
+    text, minus = words("the text", text).strip(), words("what is taken away", minus).strip()
+    count = whole("the number of pictures", count, 1, MAX_FOUND)
+    if not text and picture is None:
+        raise UserError("there is nothing to look for: say it in words, or give a picture.")
+    total = torch.zeros(shelf.encoder.width)
+    for sign, said in ((1, text), (-1, minus)):
+        if said:
+            total = total + sign * shelf.encoder.embed_texts([said])[0].cpu()
+    if picture is not None:
+        total = total + shelf.encoder.embed_images(shelf.encoder.prepare(picture)[None])[0].cpu()
+    if total.norm() < 1e-3:
+        raise UserError("what is added and what is taken away cancel each other: nothing is left to look for.")
+    scores, rows = nearest.best(shelf.index.vectors, torch.nn.functional.normalize(total, dim=0), count)
+    files = [path_of(shelf.folder, shelf.index.entry(row)["name"]) for row in rows.tolist()]
+    return list(zip(scores.tolist(), files, strict=True))

@@ -1,7 +1,7 @@
-"""The page: write, ask and score with the GPT, draw with the DALL·E, classify with the CLIP, all on this machine.
+"""The page: write, ask and score with the GPT, draw with the DALL·E, classify and search with the CLIP, all on this machine.
 
     python apps/demo.py
-    python apps/demo.py --port 8000 --gpt runs/gpt --clip runs/clip
+    python apps/demo.py --port 8000 --gpt runs/gpt --clip runs/clip --search my_pictures/
 
 In: model directories (default: the bundled models). Out: a page at http://127.0.0.1:7860 until Ctrl-C. A model that
 cannot be loaded leaves a sentence in its tab, and the others work. Nothing is sent to or fetched from anywhere else.
@@ -39,7 +39,9 @@ class Demo:
     dalle: str | None = None
     """The same of dalle.train."""
     clip: str | None = None
-    """The same of clip.train."""
+    """The same of clip.train, or a model of open_clip (see clip.classify)."""
+    search: Path | None = None
+    """A folder of pictures that visitors may search; it is indexed at the start."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     debug: bool = False
@@ -51,15 +53,15 @@ def load(settings: Demo):
     import clip.encoder
     import dalle.model
     import gpt.model
-    from apps.page import Part
+    from apps.wiring import Part
     from multimodal import checkpoint, devices
 
     where, parts = devices.pick(settings.device), {}
     for package, reader in (("gpt", gpt.model.load), ("dalle", dalle.model.load), ("clip", clip.encoder.find)):
         asked, began = getattr(settings, package), time.perf_counter()
         try:
-            directory = checkpoint.find(asked, package)
-            model, card = reader(directory, str(where)), directory / "README.md"
+            directory = asked if package == "clip" and asked else checkpoint.find(asked, package)
+            model, card = reader(directory, str(where)), Path(directory) / "README.md"
             parts[package] = Part(model, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "")
             cli.say(f"{package}: {directory} on {where} ({time.perf_counter() - began:.1f} s)")
         except UserError as error:
@@ -69,7 +71,29 @@ def load(settings: Demo):
             told = " ".join(str(error).split())[:300]
             parts[package] = Part(problem=f"{asked or 'the bundled model'} could not be loaded: {told}")
             cli.say(f"{package}: not loaded: {type(error).__name__}: {told}")
+    parts["search"] = shelf(settings.search, parts["clip"])
     return parts
+
+
+def shelf(folder: Path | None, classifier):
+    """The folder that can be searched, brought up to date; or why not."""
+    from apps.answers import Shelf
+    from apps.wiring import Part
+    from clip import index, search
+
+    if folder is None:
+        return Part(problem="Start the page with --search FOLDER, and its pictures can be searched here.")
+    if classifier.problem:
+        return Part(problem=classifier.problem)
+    try:
+        asked = search.Settings(folder=folder)
+        search.check(asked)
+        path = search.place(asked, classifier.model)
+        search.bring_up_to_date(asked, classifier.model, path)
+        return Part(Shelf(folder, index.read(path, classifier.model.digest), classifier.model))
+    except UserError as error:
+        cli.say(f"search: {error}")
+        return Part(problem=str(error))
 
 
 def free_port(host: str, port: int) -> int:

@@ -17,6 +17,8 @@ from apps.answers import Drawing, Judged, Row, Token, Told, is_part
 from multimodal.tokenizer import END
 
 SHOWN = 5  # bars of a ranking
+CARD_BARS, THUMBNAIL = 3, 96  # of one of several pictures
+FOUND = 200  # pixels of a picture that a search found, at most
 SIGNS = str.maketrans(" \n\t", "␣↵⇥")
 SHADES = (0.5, 0.1, 0.01, 0.001)  # a token's colour tells which of these its probability reaches
 
@@ -211,3 +213,38 @@ def _bar(label: str, share: float, template: str, truth: str | None) -> str:
         f'<span class="share">{share:.1%}</span>'
         f'<span class="bar"><span style="width:{100 * share:.2f}%"></span></span></li>'
     )
+
+
+def map_of(covered: Image.Image, label: str) -> str:
+    """Beside a ranking: the picture with what speaks for and against a name."""
+    said = f"What {label} depends on: red places speak for it, blue ones against it"
+    image = f'<img src="{data_url(covered)}" alt="{escape(said)}">'
+    return f'<figure class="depends">{image}<figcaption>{escape(said)}</figcaption></figure>'
+
+
+def card_of(picture: Image.Image, name: str, ranked: list[tuple[str, float]], truth: str | None) -> str:
+    """One of several pictures: small, with its likeliest names."""
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    bars = "".join(_bar(label, share, "{}", truth) for label, share in ranked[:CARD_BARS])
+    return (
+        f'<figure class="ranking"><img src="{data_url(small)}" alt="{escape(name)}"><figcaption>'
+        f'<span class="name" title="{escape(name)}">{escape(name)}</span><ol>{bars}</ol></figcaption></figure>'
+    )
+
+
+def unreadable(name: str, why: str) -> str:
+    said = f'<span class="name">{escape(name)}</span><p>{escape(why)}</p>'
+    return f'<figure class="ranking"><figcaption>{said}</figcaption></figure>'
+
+
+def found_card(picture: Image.Image, name: str, score: float) -> str:
+    """A picture that a search found."""
+    small = picture.copy()
+    small.thumbnail((FOUND, FOUND), Image.Resampling.LANCZOS)
+    said = f'<span class="name" title="{escape(name)}">{escape(name)}</span><b>{score:.3f}</b>'
+    return f'<figure><img src="{data_url(small)}" alt="{escape(name)}"><figcaption>{said}</figcaption></figure>'
+
+
+def cards(found: Sequence[str], kind: str = "") -> str:
+    return f'<div class="cards {kind}">{"".join(found)}</div>'

@@ -1,27 +1,103 @@
 """Pictures (b 3 h w) in [0, 1], each turned, scaled, moved, sheared, redrawn and recoloured a little, anew every call.
 
 Little data is seen many times: changing it each time is what makes a small CLIP work on another artist's drawings.
-What captions speak of is kept: nothing is mirrored (left stays left), nothing is turned far (top stays top), colours
-keep their names.
+What captions speak of is kept: nothing is turned far (top stays top), nothing is mirrored whose caption says left or right or
+speaks of writing, and where captions name colours, colours keep their names.
 """
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from multimodal.data import phrases
+
 TURN, SHEAR, MOVE = 0.25, 0.15, 0.12  # the most: radians, slope, parts of a side
-SMALLER, LARGER, SQUEEZE = (
-    0.5,
-    0.15,
-    0.1,
-)  # the most: logarithms of the scale, and of one side against the other
+# the most: logarithms of the scale of things and of crops, and of one side against the other
+SMALLER, LARGER, CROP, SQUEEZE = 0.5, 0.15, 0.5, 0.1
 OUTLINE, CONTRAST, GAIN, BRIGHTNESS = 3.0, 0.3, 0.12, 0.1
+FREE_GAIN, GREY = 0.3, 0.15  # where no caption names a colour: the channels' balance, share of pictures without colour
+SPOKEN = 0.01  # share of the captions from which on colours count as spoken of
+PLAIN = 8.0  # deviation of a border, of 255, that still is one colour
+
+SIDES = re.compile(
+    r"\b(left|right|(anti|counter)?clockwise|gauche|droite?\b|links|rechts|linke|rechte|izquierd|derech|sinistr|destr"
+    r"|esquerd|direit|letter|digit|number|keycap|word|text|sign\b|says?\b|reads?\b|written|writing|input|flag)",
+    re.IGNORECASE,
+)
+"""What a mirror would make wrong or another thing, in English and the languages of the default drawings."""
+COLOUR_NAMES = {word.replace("_", " ") for language in phrases.LANGUAGES.values() for word in language.colours.split()}
+COLOUR_NAMES |= {
+    *phrases.COLOUR_ORDER,
+    *sum(phrases.COLOUR_WORDS.values(), ()),
+    "white",
+    "turquoise",
+    "beige",
+    "golden",
+}
+COLOURS = re.compile(rf"\b({'|'.join(map(re.escape, sorted(COLOUR_NAMES)))})\b", re.IGNORECASE)
 
 
-def augment(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Uses torch's global random state. Half of the pictures are redrawn, all are moved and recoloured."""
-    return recolour(redraw(move(images)))
+def one_sided(caption: str) -> bool:
+    """Whether the caption would be wrong, or might be, of the mirrored picture."""
+    return SIDES.search(caption) is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What suits the data."""
+
+    free: bool = False
+    """Colours may lose their names."""
+    photographs: bool = False
+    """Pictures are full to their borders: parts of them are cut out. Otherwise they show things on a plain ground, which are
+    made smaller and larger, and redrawn."""
+
+
+def decide(captions: Iterable[str], pictures: UInt8[Tensor, "b 3 h w"]) -> tuple[Plan, str]:
+    """What may be done with pictures like these that have captions like these, and the same in words."""
+    captions = list(captions)
+    sided = sum(map(one_sided, captions)) / max(1, len(captions))
+    coloured = sum(COLOURS.search(caption) is not None for caption in captions) / max(1, len(captions))
+    plan = Plan(coloured < SPOKEN, plain_ground(pictures).float().mean().item() < 0.5)
+    how = (
+        "the pictures, full to their borders, are cropped, turned and moved a little"
+        if plan.photographs
+        else "the pictures, of things on a plain ground, are turned, moved, scaled and redrawn a little"
+    )
+    colours = (
+        "colours change freely, since captions name none" if coloured == 0 else
+        f"colours change freely, since only {coloured:.1%} of the captions name one" if plan.free else
+        f"colours keep their names, since {coloured:.0%} of the captions name one"
+    )  # fmt: skip
+    return plan, (
+        f"augmentation: {how}; {colours}; every other one is mirrored of the {1 - sided:.0%} whose captions say neither left "
+        "nor right and speak of no writing."
+    )
+
+
+def plain_ground(pictures: UInt8[Tensor, "b 3 h w"]) -> Bool[Tensor, "b"]:
+    """Whether a picture has the same colour all along its border."""
+    x = pictures.float()
+    border = torch.cat((x[..., 0, :], x[..., -1, :], x[..., :, 0], x[..., :, -1]), dim=-1)
+    return (border.std(dim=-1) < PLAIN).all(dim=-1)
+
+
+def augment(
+    images: Float[Tensor, "b 3 h w"], mirror: Bool[Tensor, "b"] | None = None, plan: Plan = Plan()
+) -> Float[Tensor, "b 3 h w"]:
+    """Uses torch's global random state. All pictures are moved and recoloured, half of the drawings redrawn, half of those
+    that `mirror` allows mirrored."""
+    if mirror is not None:
+        flipped = mirror & (torch.rand(len(images), device=images.device) < 0.5)
+        images = torch.where(rearrange(flipped, "b -> b 1 1 1"), images.flip(-1), images)
+    images = move(images, plan.photographs)
+    return recolour(images if plan.photographs else redraw(images), plan.free)
 
 
 def draw(images: Tensor, low: float, high: float, channels: int = 1) -> Float[Tensor, "b c 1 1"]:
@@ -29,10 +105,11 @@ def draw(images: Tensor, low: float, high: float, channels: int = 1) -> Float[Te
     return low + (high - low) * torch.rand(len(images), channels, 1, 1, device=images.device)
 
 
-def move(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def move(images: Float[Tensor, "b 3 h w"], crop: bool = False) -> Float[Tensor, "b 3 h w"]:
     """One resampling for the whole batch; beyond the border the border's pixels go on."""
     turn, slope = draw(images, -TURN, TURN), draw(images, -SHEAR, SHEAR)
-    step = draw(images, -LARGER, SMALLER).exp()  # between the points that are looked up: longer makes it smaller
+    # between the points that are looked up: longer makes it smaller
+    step = draw(images, -CROP, 0.0).exp() if crop else draw(images, -LARGER, SMALLER).exp()
     across, down = step * draw(images, -SQUEEZE, SQUEEZE).exp(), step
     rows = torch.cat((across * turn.cos(), -down * (turn + slope).sin(), 2 * draw(images, -MOVE, MOVE)), dim=-1)
     columns = torch.cat((across * turn.sin(), down * (turn + slope).cos(), 2 * draw(images, -MOVE, MOVE)), dim=-1)
@@ -59,9 +136,12 @@ def lightest(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
 
 
-def recolour(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def recolour(images: Float[Tensor, "b 3 h w"], free: bool = False) -> Float[Tensor, "b 3 h w"]:
     """Contrast, saturation, the balance of the channels and brightness."""
-    grey = images.mean(dim=1, keepdim=True)
-    images = grey + (images - grey) * draw(images, 0.5, 1.7)
+    grey, gain = images.mean(dim=1, keepdim=True), FREE_GAIN if free else GAIN
+    saturation = draw(images, 0.5, 1.7)
+    if free:
+        saturation = saturation * (draw(images, 0.0, 1.0) > GREY)
+    images = grey + (images - grey) * saturation
     images = (images - 0.5) * draw(images, -CONTRAST, CONTRAST).exp() + 0.5
-    return (images * draw(images, -GAIN, GAIN, 3).exp() + draw(images, -BRIGHTNESS, BRIGHTNESS)).clamp(0, 1)
+    return (images * draw(images, -gain, gain, 3).exp() + draw(images, -BRIGHTNESS, BRIGHTNESS)).clamp(0, 1)

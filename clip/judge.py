@@ -48,18 +48,28 @@ def retrieval(
     }
 
 
+def classified(
+    encoder: Encoder,
+    pictures: UInt8[Tensor, "b 3 h w"],
+    right: Int[Tensor, "b"],
+    names: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+) -> dict[str, float]:
+    """Picture i shows names[right[i]]: how often that name comes first, or among the first five, of all names."""
+    classes = class_embeddings(encoder, names, templates)
+    scores = similarities(encoder.embed_images(pictures), classes).cpu()
+    place = (scores > scores.gather(1, rearrange(right, "b -> b 1"))).sum(dim=1)
+    return {"top1": (place < 1).float().mean().item(), "top5": (place < 5).float().mean().item()}
+
+
 def naming(
     encoder: Encoder,
     pictures: UInt8[Tensor, "b 3 h w"],
     names: Sequence[str],
     templates: Sequence[str] = TEMPLATES,
 ) -> dict[str, float]:
-    """Picture i shows name i % len(names): how often that name comes first, or among the first five, of all names."""
-    classes = class_embeddings(encoder, names, templates)
-    scores = similarities(encoder.embed_images(pictures), classes).cpu()
-    right = rearrange(torch.arange(len(pictures)) % len(names), "b -> b 1")
-    place = (scores > scores.gather(1, right)).sum(dim=1)
-    return {"top1": (place < 1).float().mean().item(), "top5": (place < 5).float().mean().item()}
+    """The same where picture i shows name i % len(names)."""
+    return classified(encoder, pictures, torch.arange(len(pictures)) % len(names), names, templates)
 
 
 def nearest_pixels(known: UInt8[Tensor, "k 3 h w"], shown: UInt8[Tensor, "s 3 h w"], count: int) -> float:

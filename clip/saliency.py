@@ -6,11 +6,13 @@ that it is right for any model; how right, deletion tells (Petsiuk et al. 2018):
 """
 
 import torch
+import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from clip.encoder import Encoder
+from clip.zeroshot import logits
 
 STEPS = 8  # a window moves by an eighth of a side and covers a quarter
 
@@ -41,8 +43,8 @@ def evidence(
     encoder: Encoder, pictures: UInt8[Tensor, "b 3 h w"], classes: Float[Tensor, "c d"], index: int
 ) -> Float[Tensor, "b"]:
     """Logarithm of the probability of class `index`, as the encoder was trained to give it."""
-    logits = encoder.scale * encoder.embed_images(pictures) @ classes.T + encoder.bias
-    spread = logits.log_softmax(-1) if encoder.scores == "softmax" else torch.nn.functional.logsigmoid(logits)
+    found = logits(encoder, encoder.embed_images(pictures), classes)
+    spread = found.log_softmax(-1) if encoder.scores == "softmax" else F.logsigmoid(found)
     return spread[:, index].cpu()
 
 
@@ -71,3 +73,21 @@ def deletion(
     mask[order.flatten().argsort(descending=True)[:count]] = True
     gone = covered(picture, mask.view(1, *order.shape))
     return evidence(encoder, gone, classes, index).item()
+
+
+FOR, AGAINST = (220, 38, 38), (37, 99, 235)  # red speaks for the class, blue against it
+
+
+def overlay(picture: UInt8[Tensor, "3 h w"], found: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
+    """The picture in pale, under the map in colour, whose edges, those of the windows, are smoothed away: the more, the
+    stronger the colour; that of the strongest place is full."""
+    side = max(found.shape) // STEPS | 1
+    found = F.avg_pool2d(found[None, None], side, 1, side // 2, count_include_pad=False)[0, 0]
+    strength = (found.abs() / found.abs().max().clamp(min=1e-9)).sqrt() * 0.75
+    colour = torch.where(found > 0, _colour(FOR), _colour(AGAINST))
+    pale = 255 - 0.75 * (255 - picture.float())
+    return (pale + (colour - pale) * strength).round().clamp(0, 255).to(torch.uint8)
+
+
+def _colour(rgb: tuple[int, int, int]) -> Float[Tensor, "3 1 1"]:
+    return rearrange(torch.tensor(rgb, dtype=torch.float32), "c -> c 1 1")

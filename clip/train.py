@@ -3,6 +3,11 @@
 python -m clip.train bundled --out runs/clip
 python -m clip.train bundled --styles twemoji --out runs/one-style    judged on the other style's drawings
 python -m clip.train small --data my_captioned_pictures/ --train.minutes 20
+python -m clip.train siglip --classes my_folders_by_name/ --template "a photo of a {}" --out runs/own
+python -m clip.train small --data my_captioned_pictures/ --image-model runs/clip --out runs/lit    LiT: only words are learned
+
+A large batch in little memory: --train.batch-size 1024 --chunk 64. On several processors of a cluster, or cores:
+`torchrun --nproc-per-node 2 -m clip.train small --train.minutes None --train.steps 2000`; the batch is shared among them.
 """
 
 import sys
@@ -11,138 +16,120 @@ from clip.presets import PRESETS, TrainCLIP
 from multimodal import cli
 
 PROG = "clip.train"
-JUDGED = 1000  # held-out pairs, among which each must find its own
-CAPTIONS = 20_000  # of the default drawings, from which the vocabulary is learned
-
-
-def drawn(concepts, styles: tuple[str, ...], size: int):
-    """Every concept alone in every style: uint8 (styles * concepts, 3, size, size), style by style."""
-    import torch
-    from einops import rearrange
-
-    from multimodal.data.drawings import Drawings
-
-    source = Drawings(concepts=concepts)
-    pictures = [torch.from_numpy(source.canonical(c, style, size)) for style in styles for c in concepts]
-    return rearrange(torch.stack(pictures), "b h w c -> b c h w").contiguous()
 
 
 def train(settings: TrainCLIP, argv: list[str] | None) -> int:
-    import math
+    import contextlib
+    import io
+
+    from multimodal import distributed
+    from multimodal.training import STATE, begin
+
+    with distributed.together(settings.device) as device:
+        if distributed.world() > 1 and settings.train.minutes is not None:
+            raise cli.UserError(
+                f"{distributed.world()} processes have {distributed.world()} clocks, and must end at the same step: give "
+                "--train.minutes None and --train.steps."
+            )
+        if distributed.rank() == 0:
+            begin(settings)  # before any work
+        distributed.wait()
+        with distributed.folder(settings.out, STATE) as run, contextlib.ExitStack() as silence:
+            if distributed.rank():
+                silence.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            return _train(settings, run, device, argv)
+
+
+def _train(settings: TrainCLIP, run, device: str, argv: list[str] | None) -> int:
     from dataclasses import replace
 
     import torch
 
-    from clip import judge, loss, model
-    from clip.augment import augment
+    from clip import lit, loss, material, model
+    from clip.augment import decide
+    from clip.contrast import batches, cut_off, loss_of
     from clip.encoder import Ours, find
-    from multimodal import cards, checkpoint, devices, images
+    from clip.trainable import trainable
+    from multimodal import cards, checkpoint, devices, distributed
     from multimodal.data import pairs
-    from multimodal.data.drawings import STYLES
-    from multimodal.data.sources import captioned
     from multimodal.tokenizer import Tokenizer, caption
-    from multimodal.training import begin, fit, shuffled
+    from multimodal.training import fit
 
-    run, size = settings.out, settings.model.size
-    begin(settings)  # before any work
-    source, held_out = captioned(settings.data, settings.seed, settings.concepts, run=run)
-    if settings.data:
-        captions = [text for pair in source.pairs for text in pair.captions]
+    first, size, batch_size = distributed.rank() == 0, settings.model.size, settings.train.batch_size
+    encoder = None
+    if settings.image_model is not None:
+        encoder = trainable(settings.image_model, devices.pick(device), "--image-model")
+        size = encoder.size
+    if settings.data or settings.classes:
+        ours = material.given(settings.data, settings.classes, settings.template, size, run if first else None)
     else:
-        source = replace(source, styles=settings.styles, mixture=settings.mixture, length=10**6)
-        held_out = replace(held_out, styles=settings.styles)
-        captions = [c.phrase for c in source.concepts] + [source.scene(i).caption for i in range(CAPTIONS)]
-    kept = run / "tokenizer.json"
-    if settings.resume and kept.is_file():
-        tokenizer = Tokenizer.load(kept)
-    else:
-        tokenizer = Tokenizer.bpe(map(caption, captions), settings.model.vocabulary)
-    config = replace(settings.model, vocabulary=tokenizer.vocab_size)
-    cut = model.tokenize(tokenizer, captions, config.context)[1]
-    if cut:
-        cli.say(f"{cut:,} of {len(captions):,} captions are longer than {config.context} tokens and are cut.")
+        length = 10**6 if encoder is None else lit.DRAWINGS
+        ours = material.drawings(settings.seed, settings.concepts, settings.styles, settings.mixture, size, length)
+    kept = settings.out / "tokenizer.json"
+    if first and not (settings.resume and kept.is_file()):
+        with checkpoint.replacing(kept) as aside:
+            Tokenizer.bpe(map(caption, ours.captions), settings.model.vocabulary).save(aside)
+    distributed.wait()
+    tokenizer = Tokenizer.load(kept)
+    config = replace(settings.model, vocabulary=tokenizer.vocab_size, end=tokenizer.end)
+    if sentence := cut_off(tokenizer, ours.captions, config.context):
+        cli.say(sentence)
     torch.manual_seed(settings.seed)
-    network = model.CLIP(config)
-
-    def batches(index: int) -> dict:
-        batch = pairs.batch(source, shuffled(index, settings.train.batch_size, len(source), settings.seed), size)
-        return {
-            "image": batch["image"],
-            "text": model.tokenize(tokenizer, batch["caption"], config.context)[0],
-            "identity": batch["identity"],
-        }
-
-    def contrast(network, batch, step):
-        with torch.no_grad():
-            network.bound_scale()
-            pictures = images.to_float(batch["image"])
-            pictures = augment(pictures) if settings.augment else pictures
-        return loss.contrastive(*network(pictures, batch["text"]), batch["identity"])
-
-    judged = pairs.batch(held_out, list(range(min(JUDGED, len(held_out)))), size)
-    names, shown, floor = [], None, {}
-    if not settings.data:
-        names = [concept.name for concept in source.concepts]
-        unseen = tuple(style for style in STYLES if style not in settings.styles)
-        shown = drawn(source.concepts, unseen or settings.styles, size)
-        if unseen:
-            known = drawn(source.concepts, settings.styles, size)
-            floor = {"unseen_style_pixels_top1": judge.nearest_pixels(known, shown, len(names))}
-
-    def measured(encoder) -> dict[str, float]:
-        found = judge.retrieval(encoder, judged["image"], judged["caption"], judged["identity"])
-        if names:
-            kind = "unseen_style" if floor else "trained_drawings"
-            named = judge.naming(encoder, shown, names)
-            found |= {f"{kind}_{name}": value for name, value in named.items()} | floor
-        return found
-
-    chance = math.log(settings.train.batch_size)
-    cli.say(
-        f"a loss of ln({settings.train.batch_size}) = {chance:.2f} is chance; {len(judged['caption'])} held-out pairs"
-    )
+    network = model.CLIP(config) if encoder is None else lit.locked(encoder, config)
+    if network.bias is not None:
+        torch.nn.init.constant_(network.bias, loss.first_bias(batch_size))
+    plan = None
+    if settings.augment and encoder is None:
+        plan, sentence = decide(ours.captions, ours.judged["image"])
+        cli.say(sentence)
+    count, take = len(ours.source), lambda items: pairs.batch(ours.source, items, size)
+    if encoder is not None:
+        seen = lit.features(encoder, ours.source, settings.out.parent / "features")
+        take = seen.batch
+    chance = loss.chance(batch_size, config.scores)
+    told = f"ln({batch_size}) = " if config.scores == "softmax" else ""
+    cli.say(f"a loss of {told}{chance:.2f} is chance; {len(ours.judged['caption'])} held-out pairs")
+    never = {} if first else {"evaluate_every": 10**9, "save_every": 10**9}
     outcome = fit(
-        network, contrast, batches, settings.train, run, seed=settings.seed, device=settings.device,
-        resume=settings.resume, evaluate=lambda network: measured(Ours(network, tokenizer)),
-        save=lambda network: model.save(run, network, tokenizer, dtype=torch.bfloat16 if settings.half else None),
+        network,
+        loss_of(network, settings.seed, plan, settings.chunk),
+        batches(take, count, tokenizer, config.context, batch_size, settings.seed),
+        replace(settings.train, **never), run, seed=settings.seed, device=device, resume=settings.resume,
+        evaluate=(lambda network: ours.measured(Ours(network, tokenizer))) if first else None,
+        save=(lambda network: model.save(run, network, tokenizer, dtype=torch.bfloat16 if settings.half else None))
+        if first else None,
     )  # fmt: skip
+    if not first:
+        return 0
     figures = {name: value for name, value in outcome.metrics.items() if name.startswith("val_")}
     if outcome.stopped != "signal":  # the model as others load it
-        kept = find(run, devices.pick(settings.device))
-        figures = {f"val_{name}": value for name, value in measured(kept).items()}
+        figures = {f"val_{name}": value for name, value in ours.measured(find(run, devices.pick(device))).items()}
     about = (
         f"Says how well a {size}x{size} picture and a caption belong together: two transformers of together "
-        f"{sum(p.numel() for p in network.parameters()):,} parameters, {config.embedding} features, scale "
-        f"{network.scale().item():.1f}. Training loss {outcome.metrics.get('loss', chance):.3f}, chance is {chance:.3f}."
+        f"{sum(p.numel() for p in network.parameters()):,} parameters, {network.config.embedding} features, scale "
+        f"{network.scale().item():.1f}, {config.scores} loss. Training loss {outcome.metrics.get('loss', chance):.3f}, "
+        f"chance is {chance:.3f}."
     )
-    data = (
-        f"{len(source):,} captioned pictures of the user."
-        if settings.data
-        else (f"{cards.DRAWINGS} {len(source.concepts):,} concepts, styles {' and '.join(settings.styles)}.")
-    )
-    card = cards.card(
-        "CLIP, trained with this toolkit",
-        about,
-        cards.command(PROG, argv),
-        data,
-        outcome,
-        figures,
-        limits(settings, judged),
-        run,
-    )
+    if encoder is not None:
+        about += f" The image tower is that of {encoder.name}, and was not trained here (LiT)."
+    command = cards.command(PROG, argv)
+    title, words = "CLIP, trained with this toolkit", limits(settings, ours)
+    card = cards.card(title, about, command, ours.about, outcome, figures, words, run)
     checkpoint.write_text(run / "README.md", card)
     cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
     return 1 if outcome.stopped == "signal" else 0
 
 
-def limits(settings: TrainCLIP, judged: dict) -> str:
+def limits(settings: TrainCLIP, ours) -> str:
     """What the figures mean and what the model cannot do, for the card."""
-    count = len(judged["caption"])
+    captions = ours.judged["caption"]
     text = (
-        f"val_image_to_text and val_text_to_image are recall at 1 among {count} held-out pairs (chance "
-        f"{1 / max(1, len(set(judged['caption']))):.4f}). "
+        f"val_image_to_text and val_text_to_image are recall at 1 among {len(captions)} held-out pairs (chance "
+        f"{1 / max(1, len(set(captions))):.4f}). "
     )
-    if settings.data:
+    if settings.classes:
+        text += f"val_classes_top1 is how often a held-out picture gets the name of its class among {len(ours.named.names):,}. "
+    if settings.data or settings.classes:
         return text + "It knows the words and the kind of pictures it was trained on, and no others."
     return text + (
         "The held-out pairs show two concepts that were never shown together in training. val_unseen_style_top1 is how "

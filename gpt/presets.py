@@ -104,7 +104,7 @@ PRESETS = {
         "the shipped model",
         TrainGPT(
             transformer=modern(256, 8, 4),
-            train=TrainConfig(steps=100_000, minutes=70.0, batch_size=16, lr=3e-3, cooldown=0.6),
+            train=TrainConfig(steps=100_000, minutes=100.0, batch_size=16, lr=6e-3, cooldown=0.8),
             half=True,
         ),
     ),

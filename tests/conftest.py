@@ -11,6 +11,17 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = "To be, or not to be, that is the question. In the beginning God created the heaven and the earth. "
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """What is kept for later goes where no other session sees it."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("XDG_CACHE_HOME")
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
     """A folder with a directory gpt, dalle and clip each. They know nothing, and are the same in every session."""
@@ -48,7 +59,13 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def page_url(models):
     """The address of the page, started as a person starts it, with the tiny models."""
+    from PIL import Image
+
     options = [part for name in ("gpt", "dalle", "clip") for part in (f"--{name}", str(models / name))]
+    (models / "pictures").mkdir()
+    for name, colour in (("red", (220, 20, 20)), ("green", (20, 200, 20)), ("blue", (20, 20, 220))):
+        Image.new("RGB", (40, 30), colour).save(models / "pictures" / f"{name}.png")
+    options += ["--search", str(models / "pictures")]
     command = [sys.executable, str(ROOT / "apps" / "demo.py"), "--port", "0", *options]
     log = models / "page.log"
     with open(log, "w") as talk:

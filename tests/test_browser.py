@@ -303,6 +303,45 @@ def test_classify_has_a_sentence_for_a_file_that_is_no_picture(page):
     see(page, "#classify-output h3").to_contain_text("ranked")
 
 
+def test_classify_shows_what_the_first_name_depends_on(page):
+    tab(page, "Classify")
+    page.click("#classify-go")
+    see(page, "#classify-output .depends figcaption").to_contain_text("depends on: red places speak for it")
+
+
+def test_classify_takes_several_pictures_at_once_and_names_the_one_that_is_none(page):
+    tab(page, "Classify")
+    page.get_by_role("button", name="Several pictures at once").click()
+    files = [{"name": f"{name}.png", "mimeType": "image/png", "buffer": picture()} for name in ("one", "two")]
+    files.append({"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.locator("#classify-files input[type=file]").set_input_files(files)
+    see(page, "#classify-files").to_contain_text("broken")
+    page.click("#classify-many")
+    see(page, "#classify-status").to_contain_text("3 of 3 pictures")
+    see(page, "#classify-output .cards figure").to_have_count(3)
+    see(page, "#classify-output .cards").to_contain_text("broken.png is not a picture")
+
+
+def test_classify_fills_in_the_names_and_sentences_of_a_data_set(page):
+    tab(page, "Classify")
+    page.locator("#classify-more button").first.click()
+    page.click("#classify-set input")
+    page.get_by_role("option", name=re.compile("EuroSAT", re.IGNORECASE)).click()
+    see(page, "#classify-labels textarea").to_have_value(re.compile("forest"))
+    see(page, "#classify-template textarea").to_have_value(re.compile("centered satellite photo"))
+
+
+def test_search_finds_the_picture_that_it_is_given(page):
+    tab(page, "Search")
+    see(page, "#search-output").to_contain_text("3 pictures")
+    page.click("#search-go")
+    sync_api.expect(page.get_by_text("There is nothing to look for")).to_be_visible()
+    page.fill("#search-text textarea", "something red")
+    page.press("#search-text textarea", "Enter")
+    see(page, "#search-status").to_contain_text("the nearest 3 of 3 pictures")
+    see(page, "#search-output figure").to_have_count(3)
+
+
 def test_about_tells_limits_sources_and_the_models_cards(page):
     tab(page, "About")
     sync_api.expect(page.get_by_text("on photographs it is near chance")).to_be_visible()

@@ -79,7 +79,7 @@ def test_drawings_are_nearest_to_a_real_one_of_what_was_asked_for():
 
 
 def test_the_classifier_names_the_pictures_of_the_page():
-    from apps.page import PICTURES
+    from apps.classify_tab import PICTURES
     from clip import encoder, zeroshot
     from multimodal import images
 
@@ -95,7 +95,7 @@ def test_the_classifier_names_the_pictures_of_the_page():
 def test_what_a_saliency_map_names_first_the_bundled_classifier_misses_most():
     import torch
 
-    from apps.page import PICTURES
+    from apps.classify_tab import PICTURES
     from clip import encoder, saliency, zeroshot
     from multimodal import images
 

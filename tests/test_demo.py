@@ -261,9 +261,65 @@ def test_a_ranking_names_every_label_once_the_likeliest_first(parts):
     assert [share for _, share in ranked] == sorted((share for _, share in ranked), reverse=True)
 
 
+def test_by_sigmoid_each_label_is_judged_by_itself(parts):
+    few, many = (
+        dict(answers.ranked(parts["clip"].model, PICTURE, labels, ["a {}"], "sigmoid"))
+        for labels in (["cat", "dog"], ["cat", "dog", "pizza"])
+    )
+    assert few["cat"] == pytest.approx(many["cat"]) and few["dog"] == pytest.approx(many["dog"])
+
+
+def test_what_a_label_depends_on_is_shown_on_the_picture(parts):
+    shown = answers.depends_on(parts["clip"].model, PICTURE, ["cat", "dog"], ["a {}"], "dog")
+    assert shown.size == (256, 256) and len(shown.getcolors(2**16)) > 10
+
+
+@pytest.fixture
+def shelf(models, tmp_path):
+    for name, colour in (("red", (220, 20, 20)), ("green", (20, 200, 20)), ("blue", (20, 20, 220))):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    settings = demo.Demo(gpt="none", dalle="none", clip=str(models / "clip"), search=tmp_path)
+    return demo.load(settings)["search"].model
+
+
+def test_a_search_finds_the_picture_that_is_asked_with_first(shelf):
+    (score, first), *rest = answers.found(shelf, "", "", Image.open(shelf.folder / "green.png").convert("RGB"), 3)
+    assert first.name == "green.png" and score == pytest.approx(1, abs=1e-4)
+    assert len(rest) == 2 and all(other <= score for other, _ in rest)
+
+
+def test_a_search_adds_words_and_takes_others_away(shelf):
+    together = answers.found(shelf, "red", "blue", None, 3)
+    difference = (shelf.encoder.embed_texts(["red"]) - shelf.encoder.embed_texts(["blue"]))[0]
+    difference = difference / difference.norm()
+    for score, file in together:
+        (vector,) = shelf.encoder.embed_images(shelf.encoder.prepare(Image.open(file).convert("RGB"))[None])
+        assert score == pytest.approx(float(vector @ difference), abs=1e-4)
+
+
+@pytest.mark.parametrize(("text", "minus", "count", "sentence"), [
+    ("", "", 3, "nothing to look for"), ("", "red", 3, "nothing to look for"), ("red", "red", 3, "cancel each other"),
+    ("red", "", 0, "the number of pictures"), (7, "", 3, "must be a text"),
+])  # fmt: skip
+def test_a_search_for_nothing_gets_a_sentence(shelf, text, minus, count, sentence):
+    with pytest.raises(UserError, match=sentence):
+        answers.found(shelf, text, minus, None, count)
+
+
+@pytest.mark.parametrize(("make", "sentence"), [
+    (lambda path: path, "holds no pictures"), (lambda path: path / "nowhere", "does not exist"),
+    (lambda path: None, "--search FOLDER"),
+])  # fmt: skip
+def test_a_page_without_a_folder_to_search_says_why(models, tmp_path, make, sentence):
+    settings = demo.Demo(gpt="none", dalle="none", clip=str(models / "clip"), search=make(tmp_path))
+    assert sentence in demo.load(settings)["search"].problem
+
+
 @pytest.mark.parametrize(
     "ask, words",
     [
+        (lambda p: answers.ranked(p["clip"].model, PICTURE, ["cat", "dog"], [], "best"), "softmax and sigmoid"),
         (lambda p: answers.written(p["gpt"].model, "x" * 20_001, 5, Sampling(), 0), "at most 20,000"),
         (lambda p: answers.written(p["gpt"].model, 5, 5, Sampling(), 0), "must be a text"),
         (lambda p: answers.written(p["gpt"].model, "x", "many", Sampling(), 0), "the length is many"),
@@ -327,6 +383,10 @@ def test_words_of_visitors_and_models_are_never_markup():
     rude = '<img src=x onerror="alert(1)">&"'
     for shown in (
         markup.papers(rude, [row(rude)], 0, writing=True, coloured=False),
+        markup.card_of(PICTURE, rude, [(rude, 0.5)], rude),
+        markup.unreadable(rude, rude),
+        markup.found_card(PICTURE, rude, 0.5),
+        markup.map_of(PICTURE, rude),
         markup.papers(rude, [row(rude), row(rude)], 0, writing=False, coloured=True),
         markup.answer(row(rude), writing=False),
         markup.scores([answers.Judged(row(rude).tokens, Totals(1, 1, -1.0), 0)] * 2),
@@ -425,7 +485,7 @@ def test_only_a_finished_drawing_can_be_downloaded():
 
 
 def test_class_names_are_lines_or_parts_between_commas():
-    from apps.page import names_in
+    from apps.wiring import names_in
 
     assert names_in("cat, dog ,,cat") == ["cat", "dog"]
     assert names_in("a cat, sleeping\na dog\n\n") == ["a cat, sleeping", "a dog"]
@@ -433,7 +493,8 @@ def test_class_names_are_lines_or_parts_between_commas():
 
 
 def test_the_example_pictures_exist_and_are_attributed():
-    from apps.page import HERE, PICTURES, names_in
+    from apps.classify_tab import HERE, PICTURES
+    from apps.wiring import names_in
 
     attribution = (HERE / "examples" / "ATTRIBUTION.md").read_text(encoding="utf-8")
     files = {path.name for path in (HERE / "examples").glob("*.png")}
@@ -472,7 +533,7 @@ print(json.dumps([parts["gpt"].problem, build(parts).get_config_file()]))
 def test_errors_become_sentences_and_surprises_do_not_show_their_insides(capsys):
     import gradio as gr
 
-    from apps.page import spoken
+    from apps.wiring import spoken
 
     def asked_too_much():
         yield 1

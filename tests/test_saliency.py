@@ -71,3 +71,11 @@ def test_what_a_map_names_first_is_missed_more_than_places_at_random():
     torch.manual_seed(0)
     at_random = [saliency.deletion(encoder, drawing, classes, 0, torch.rand(32, 32), 0.2) for _ in range(20)]
     assert named < min(at_random)
+
+
+def test_an_overlay_is_red_where_it_speaks_for_the_class_blue_where_against_and_pale_where_nothing_is():
+    found = torch.zeros(32, 32)
+    found[:8], found[24:] = 1.0, -1.0
+    shown = saliency.overlay(torch.full((3, 32, 32), 100, dtype=torch.uint8), found).float()
+    assert (shown[0, :8] > shown[2, :8] + 80).all() and (shown[2, 24:] > shown[0, 24:] + 80).all()
+    assert (shown[:, 10:20] == round(255 - 0.75 * 155)).all()
