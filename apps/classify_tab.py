@@ -148,11 +148,8 @@ def classify_tab(part: Part) -> None:
 
     known.input(fill, known, [labels, truth, template], queue=False, show_progress="hidden", api_visibility="private")
 
-    def api(
-        image: str, labels: list[str], templates: list[str] | None = None, scores: str | None = None
-    ) -> Iterator[dict[str, float]]:
-        """Ranks labels for a picture given as a data URL or as base64: {label: probability}, the likeliest first. scores:
-        softmax or sigmoid."""
-        yield dict(answers.ranked(part.model, images.read(answers.file_of(image)), labels, templates or [], scores))
+    def api(image: str, labels: list[str], templates: list[str] | None = None) -> Iterator[dict[str, float]]:
+        """Ranks labels for a picture given as a data URL or as base64: {label: probability}, the likeliest first."""
+        yield dict(answers.ranked(part.model, images.read(answers.file_of(image)), labels, templates or []))
 
     gr.api(spoken(api), api_name="classify", **MODEL)

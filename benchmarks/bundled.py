@@ -253,7 +253,7 @@ def judge_clip(settings) -> dict:
     from PIL import ImageFont
 
     from clip import encoder, judge
-    from clip.train import drawn
+    from clip.material import drawn
     from multimodal import images
     from multimodal.data.drawings import STYLES, concepts_of
 

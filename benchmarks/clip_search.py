@@ -195,7 +195,8 @@ def main() -> None:
     print(f"near-duplicates among {min(DUPLICATES, count):,}: {duplicates:.1f} s, {len(groups)} groups")
     for side, parts in memory.items():
         print(
-            f"memory of {side}: {parts['RssAnon']:,} MB, and {parts['RssFile']:,} MB of files that the system may drop"
+            f"memory of {side}: peak {parts['VmHWM']:,} MB; {parts['RssAnon']:,} MB own, {parts['RssFile']:,} MB of files, "
+            "which the system may drop"
         )
     print(
         f"python -m clip.search --no-update with {count:,} names and vectors of {whole['features']} features: "

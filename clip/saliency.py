@@ -75,6 +75,7 @@ def deletion(
     return evidence(encoder, gone, classes, index).item()
 
 
+LEAST = 1e-3  # nats: where nothing counts for more, nothing is coloured fully
 FOR, AGAINST = (220, 38, 38), (37, 99, 235)  # red speaks for the class, blue against it
 
 
@@ -83,7 +84,7 @@ def overlay(picture: UInt8[Tensor, "3 h w"], found: Float[Tensor, "h w"]) -> UIn
     stronger the colour; that of the strongest place is full."""
     side = max(found.shape) // STEPS | 1
     found = F.avg_pool2d(found[None, None], side, 1, side // 2, count_include_pad=False)[0, 0]
-    strength = (found.abs() / found.abs().max().clamp(min=1e-9)).sqrt() * 0.75
+    strength = (found.abs() / found.abs().max().clamp(min=LEAST)).sqrt() * 0.75
     colour = torch.where(found > 0, _colour(FOR), _colour(AGAINST))
     pale = 255 - 0.75 * (255 - picture.float())
     return (pale + (colour - pale) * strength).round().clamp(0, 255).to(torch.uint8)
