@@ -1,7 +1,7 @@
 """Classifying a folder of photographs beside open_clip: ViT-B-32, random weights in a local directory; in one process, in turns.
 
     pip install -e '.[bench]'
-    python benchmarks/clip_classify.py ../shared/data/clothing --json classify.json
+    python benchmarks/clip_classify.py photographs --json classify.json
 
 Prints pictures a second of each side: open_clip as its README has it (one picture at a time, fp32), open_clip in batches by hand,
 decoding and preparing alone, and ours, which decodes beside the model, as clip.classify does. Then how often the likeliest label

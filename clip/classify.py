@@ -12,6 +12,7 @@ between them: names are averaged as templates are, prompts are used instead of t
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def checked(settings: Settings) -> None:
     if not settings.images:
         raise UserError("no picture was given: name pictures or folders, then --labels.")
     for label in settings.labels:
-        if Path(label).suffix and Path(label).is_file():
+        if os.path.splitext(label)[1] and os.path.isfile(label):  # which a label may be too long to be asked
             raise UserError(f"label {label!r} is a file: pictures stand before --labels.")
     if settings.top_k < 1:
         raise UserError(f"--top-k {settings.top_k}: show at least 1 label.")
@@ -153,6 +154,15 @@ def table(record: dict, count: int) -> str:
 
 
 @contextlib.contextmanager
+def _writing(flag: str, path: Path):
+    """What cannot be written is told with its flag."""
+    try:
+        yield
+    except OSError as error:
+        raise cli.Failed(f"--{flag} {path} could not be written: {error.strerror or error}.") from None
+
+
+@contextlib.contextmanager
 def _csv_rows(path: Path | None, top_k: int):
     """A function that adds a record to the table, which is in its place once all are added, or the run was ended."""
     import csv
@@ -162,11 +172,11 @@ def _csv_rows(path: Path | None, top_k: int):
     if path is None:
         yield lambda record: None
         return
-    with (
-        checkpoint.replacing(path) as aside,
-        # names of files that are no UTF-8 are written as they are shown
-        open(aside, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with contextlib.ExitStack() as opened:
+        with _writing("csv", path):
+            aside = opened.enter_context(checkpoint.replacing(path))
+            # names of files that are no UTF-8 are written as they are shown
+            file = opened.enter_context(open(aside, "w", encoding="utf-8", errors="backslashreplace", newline=""))
         rows = csv.writer(file)
         places = [f"{what}_{place}" for place in range(1, top_k + 1) for what in ("label", "probability")]
         rows.writerow(["image", *places, "none", "truth", "truth_rank", "truth_probability", "error"])
@@ -267,7 +277,10 @@ def _about(name: str, scores: str, against: bool, labels, sentences, published) 
         "sigmoid": "each label is judged by itself (sigmoid)",
     }[scores]
     if against:
-        how = "each label is judged by itself, against the same sentences about nothing in particular (sigmoid)"
+        how = (
+            "each label is judged by itself, against the same sentences about nothing in particular (sigmoid); the model has "
+            "learned to choose among labels, so this is coarse, and what is like the label gets much too"
+        )
     shown = ", ".join(map(repr, sentences[:3])) + (f" and {len(sentences) - 3} more" if len(sentences) > 3 else "")
     source = f", as published for {published.title} ({published.source})" if published else ""
     return [f"{len(labels)} label{'s' * (len(labels) != 1)}, model {name}: {how}.", f"sentences: {shown}{source}."]
@@ -351,12 +364,16 @@ def classify(settings: Settings) -> int:
     if asked.truth is not None:
         asked.truth.tell(tally.pictures)
     if page is not None:
-        page.write(settings.html, asked.about, asked.warnings + late, tally, labels)
-    if settings.confusion is not None and not report.write_confusion(settings.confusion, tally, labels):
-        raise cli.Failed(
-            f"--confusion {settings.confusion} was not written: of {tally.pictures} pictures with truth and {len(labels)} "
-            "labels no matrix can be drawn."
-        )
+        with _writing("html", settings.html):
+            page.write(settings.html, asked.about, asked.warnings + late, tally, labels)
+    if settings.confusion is not None:
+        with _writing("confusion", settings.confusion):
+            drawn = report.write_confusion(settings.confusion, tally, labels)
+        if not drawn:
+            raise cli.Failed(
+                f"--confusion {settings.confusion} was not written: of {tally.pictures} pictures with truth and "
+                f"{len(labels)} labels no matrix can be drawn."
+            )
     return int(failed or interrupted or (tally is not None and not tally.pictures))
 
 

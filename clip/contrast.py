@@ -16,6 +16,7 @@ from clip.loss import contrastive
 from clip.model import CLIP, tokenize
 from clip.watch import Watch
 from multimodal import distributed, images
+from multimodal.cli import UserError
 from multimodal.data import pairs
 from multimodal.tokenizer import Tokenizer
 from multimodal.training import Batch, Loss, shuffled
@@ -24,7 +25,13 @@ from multimodal.training import Batch, Loss, shuffled
 def batches(
     take: Callable[[Sequence[int]], Batch], count: int, tokenizer: Tokenizer, context: int, batch_size: int, seed: int
 ) -> Callable[[int], Batch]:
-    """Batch `index` of `count` items, or what this process has of it; `take` gives items by number, as `pairs.batch`."""
+    """Batch `index` of `count` items, or what this process has of it; `take` gives items by number, as `pairs.batch`.
+    Raises UserError for a batch of one: its loss is 0 whatever the model does."""
+    if batch_size < 2:
+        raise UserError(
+            f"--train.batch-size {batch_size}: pictures and captions learn by being told apart from the others of their batch, "
+            "so it needs 2 pairs at least; 32 or more learn much better."
+        )
 
     def batch(index: int) -> Batch:
         items = pairs.share(shuffled(index, batch_size, count, seed), distributed.rank(), distributed.world())

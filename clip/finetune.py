@@ -22,6 +22,7 @@ from multimodal.config import TrainConfig
 
 PROG = "clip.finetune"
 FELL = 0.02  # of accuracy: so much less on other classes is said
+LARGE, GENTLE = 30_000_000, 1e-5  # parameters from which on a rate above this one is remarked
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,28 @@ def tune(settings: Finetune, argv: list[str] | None) -> int:
     begin(settings)
     encoder = trainable(settings.model, where)
     network, tokenizer, size = encoder.network, encoder.tokenizer, encoder.size
+    count = sum(p.numel() for p in network.parameters())
+    if count > LARGE and settings.train.lr > GENTLE:
+        cli.say(
+            f"{encoder.name} has {count:,} parameters: at a rate of {settings.train.lr:g} a model of this size soon forgets what "
+            f"it knew; --train.lr {GENTLE:g} or less keeps it."
+        )
     ours = material.given(settings.data, settings.classes, settings.template, size, run)
     if sentence := cut_off(tokenizer, ours.captions, encoder.context):
         cli.say(sentence)
     others = material.other_classes(settings.guard, ours.captions, size)
-    cli.say(
-        f"watched besides: {len(others.pictures):,} pictures of {len(others.names):,} classes that the captions do not name"
-        if others is not None
-        else "no other classes are at hand, so that what is lost will not be seen; --guard FOLDER gives some."
-    )
+    if others is not None:
+        cli.say(
+            f"watched besides: {len(others.pictures):,} pictures of {len(others.names):,} classes that the captions do not "
+            "name"
+        )
+    elif settings.guard is not None:
+        cli.say(
+            f"--guard {settings.guard}: fewer than 2 of its classes are not named by the captions, so that what is lost will "
+            "not be seen; give folders of other classes."
+        )
+    else:
+        cli.say("no other classes are at hand, so that what is lost will not be seen; --guard FOLDER gives some.")
     plan = None
     if settings.augment:
         plan, sentence = decide(ours.captions, ours.judged["image"])
@@ -145,7 +159,7 @@ def tune(settings: Finetune, argv: list[str] | None) -> int:
     about = (
         f"{encoder.name}, fine-tuned on pictures of the user; its weights are {settings.wise_ft:g} of the way from the model "
         f"at the start to the one trained (WiSE-FT). It sees {size}x{size} pixels and has "
-        f"{sum(p.numel() for p in network.parameters()):,} parameters."
+        f"{count:,} parameters."
     )
     words = (
         "before_ is the model at the start. image_to_text and text_to_image are recall at 1 among "

@@ -401,6 +401,8 @@ def _look(
         return content, encoder.prepare(images.read(data, encoder.size, file.name))
     except images.ImageError as error:
         return content, str(error)
+    except (ValueError, MemoryError) as error:  # of what the model does with it
+        return content, f"{file.name} could not be used: {error or type(error).__name__}."
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, most: int) -> Iterator[tuple[T, R]]:

@@ -5,6 +5,7 @@ label and, as wanted, split. Classes are in the order of their names, whatever c
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,9 @@ def _stat(name: str, odd: list[str]) -> File | None:
         status = os.stat(name)
     except (OSError, ValueError) as error:
         odd.append(f"{name} could not be read ({getattr(error, 'strerror', None) or error})")
+        return None
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without an end
+        odd.append(f"{name} is no file")
         return None
     return File(name, status.st_size, status.st_mtime_ns)
 

@@ -106,12 +106,20 @@ def from_file(path: Path) -> list[Label]:
 def from_folder(folder: Path) -> list[Label]:
     """A class for each folder in the folder, in the order of their names; their names in words."""
     try:
-        inside = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        inside = sorted(entry.name for entry in os.scandir(folder) if _is_class(entry.path, os.path.realpath(folder)))
     except OSError as error:
         raise UserError(f"--labels-from {folder} could not be read: {error.strerror}.") from None
     if not inside:
         raise UserError(f"--labels-from {folder} has no folders in it: each of them would be a class.")
     return checked([Label(name, (words(UNDECODED.sub("?", name)) or name,)) for name in inside])
+
+
+def _is_class(path: str, inside: str) -> bool:
+    """Whether this is a folder, and not a hidden one or a link that leads back to the folder it is in or to one around it."""
+    if os.path.basename(path).startswith(".") or not os.path.isdir(path):
+        return False
+    where = os.path.realpath(path)
+    return os.path.commonpath((where, inside)) != where
 
 
 def words(name: str) -> str:

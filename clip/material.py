@@ -144,7 +144,11 @@ def other_classes(folder: Path | None, captions: Sequence[str], size: int) -> Na
     """What shows whether a model still knows what its captions do not name: pictures in a folder of classes, or the default
     drawings, without the classes that the captions name. None where no two classes are at hand."""
     if folder is not None:
-        source = classes.read_classes([folder])[0].pictures
+        found, report = classes.read_classes([folder])
+        if report.unused:
+            cli.say(f"--guard {folder}:")
+            report.tell()
+        source = found.pictures
         shown = pairs.batch(source, spread(len(source)), size)
         pictures, names = shown["image"], shown["caption"]
     else:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clip import cache, features, fewshot, figures, index, labelled, probe, templates, zeroshot
 from clip.encoder import Encoder, Ours
-from clip.labels import Label, finder, from_file, words
+from clip.labels import UNDECODED, Label, finder, from_file, words
 from multimodal import cli
 from multimodal.cli import UserError
 from multimodal.data import pairs
@@ -107,7 +107,9 @@ def prompts_of(settings, encoder: Encoder, classes: Sequence[str]) -> tuple[list
     elif published is not None and published.classes:
         source, said = list(published.classes), f"of --templates {published.name}"
     else:
-        return [Label(name, (words(name) or name,)) for name in classes], sentences, "of the data, in words"
+        said = [words(UNDECODED.sub("?", name)) for name in classes]
+        labels = [Label(name, (text or name,)) for name, text in zip(classes, said, strict=True)]
+        return labels, sentences, "of the data, in words"
     place = finder(source)
     where = [place(name) for name in classes]
     if unknown := [name for name, i in zip(classes, where, strict=True) if i is None]:

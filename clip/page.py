@@ -6,6 +6,7 @@ and run nothing.
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -46,7 +47,7 @@ def item(path: Path, name: str, note: str) -> str:
     except images.ImageError as error:
         box = f'<span class="none">{escape(printable(str(error)))}</span>'
     return (
-        f'<li><a href="{escape(path.resolve().as_uri())}"><span class="box">{box}</span>'
+        f'<li><a href="{escape(Path(os.path.realpath(path)).as_uri())}"><span class="box">{box}</span>'
         f'<span class="note">{escape(note)}</span><span class="name">{name}</span></a></li>'
     )
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip.presets import PIXEL_MEAN, PIXEL_STD, CLIPConfig
+from multimodal import images
 from multimodal.config import TransformerConfig, gpt2
 
 VOCABULARY = 49_408  # of the tokenizer that open_clip brings along; its end token is the last one
@@ -274,6 +275,7 @@ def fitted(
     """A picture as open_clip prepares it before it becomes numbers, pixel for pixel; `size` is (height, width).
 
     shortest: scaled until it covers the size, then cropped. longest: scaled until it fits, then filled up. squash: pulled.
+    Raises ValueError where it would cover far more than the size: a line of a pixel's height takes all memory.
     """
     (width, height), (h, w) = picture.size, size
     if mode == "squash":
@@ -286,6 +288,11 @@ def fitted(
         bilinear = bilinear and mode == "longest"  # open_clip takes the bicubic one for what is no square
     if wanted != picture.size:
         wanted = (max(1, wanted[0]), max(1, wanted[1]))
+        if wanted[0] * wanted[1] > images.MAX_PIXELS:
+            raise ValueError(
+                f"it is {width}x{height}, which the model wants as {wanted[0]}x{wanted[1]} before its middle is taken; at most "
+                f"{images.MAX_PIXELS:,} pixels are made: crop it first"
+            )
         picture = picture.resize(wanted, Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC)
     corner = tuple((a - b) // 2 if b < a else -round((b - a) / 2) for a, b in zip((w, h), picture.size, strict=True))
     if corner != (0, 0) or picture.size != (w, h):

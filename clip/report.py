@@ -166,7 +166,7 @@ def _row(row: dict, sentence: str, truth: dict | None) -> str:
     share = 100 * row["probability"]
     return (
         f'<li class="{kind}"><span class="mark">{mark}</span>'
-        f'<span class="words">{_safe(before)}<b>{_safe(row["label"])}</b>{_safe(after)}</span>'
+        f'<span class="words">{_safe(before)}<b>{_safe(row["label"])}</b>{_safe(after.replace("{}", row["label"]))}</span>'
         f'<span class="share">{share:.1f} %</span>'
         f'<span class="bar"><span style="width:{min(100.0, share):.2f}%"></span></span></li>'
     )

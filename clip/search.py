@@ -112,7 +112,12 @@ def question(settings: Settings, encoder):
             flag = "--minus" if sign < 0 else "--image" if picture else "--text"
             raise UserError(f"{flag} {part!r} says nothing: leave it out, or give it words and a weight above 0.")
         if picture or (picture is None and os.path.isfile(what)):
-            shown = encoder.prepare(images.read(Path(what), encoder.size))
+            try:
+                shown = encoder.prepare(images.read(Path(what), encoder.size))
+            except images.ImageError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{what} could not be used: {error}.") from None
             vector = encoder.embed_images(shown[None])[0]
             words.append((sign, weight, f"picture {what}"))
         else:

@@ -7,7 +7,7 @@ python -m clip.train siglip --classes my_folders_by_name/ --template "a photo of
 python -m clip.train small --data my_captioned_pictures/ --image-model runs/clip --out runs/lit    LiT: only words are learned
 
 A large batch in little memory: --train.batch-size 1024 --chunk 64. On several processors of a cluster, or cores:
-`torchrun --nproc-per-node 2 -m clip.train small --train.minutes None --train.steps 2000`; the batch is shared among them.
+`torchrun --nproc-per-node 2 -m clip.train small --out runs/two`; the batch is shared among them.
 """
 
 import sys
@@ -26,11 +26,6 @@ def train(settings: TrainCLIP, argv: list[str] | None) -> int:
     from multimodal.training import STATE, begin
 
     with distributed.together(settings.device) as device:
-        if distributed.world() > 1 and settings.train.minutes is not None:
-            raise cli.UserError(
-                f"{distributed.world()} processes have {distributed.world()} clocks, and must end at the same step: give "
-                "--train.minutes None and --train.steps."
-            )
         if distributed.rank() == 0:
             begin(settings)  # before any work
         distributed.wait()

@@ -89,8 +89,8 @@ def border(side: Literal["top", "bottom", "left", "right"], rows: int, grid: int
 def variations(given: Int[Tensor, "1 m"], block: int, share: float, seeds: list[int]) -> Int[Tensor, "n m"]:
     """For every seed another `share` of the blocks taken away."""
     blocks = rearrange(given, "1 (s k) -> s k", k=block**2)
-    if not 0 < (count := round(share * len(blocks))) <= len(blocks):
-        raise UserError(f"{share:g} of {len(blocks)} blocks is none: say 0.1 to 1.")
+    if not 0 < share <= 1 or not (count := round(share * len(blocks))):
+        raise UserError(f"a share of {share:g} of {len(blocks)} blocks is none, or too many: say 0.1 to 1.")
     rows = []
     for generator in generators(seeds):
         gone = torch.randperm(len(blocks), generator=generator)[:count]

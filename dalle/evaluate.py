@@ -96,17 +96,16 @@ class Settings(Common):
 def clip(name: str | None, device: str):
     """A trained CLIP as a scorer."""
     import torch
-    import torch.nn.functional as F
 
     from clip import encoder
     from dalle.figures import Scorer
-    from multimodal import devices
+    from multimodal import devices, images
 
     model = encoder.find(name, devices.pick(device))
 
     def features(pictures):
-        fitted = F.interpolate(pictures, (model.size, model.size), mode="bilinear", antialias=True, align_corners=False)
-        return model.embed_images((fitted.clamp(0, 1) * 255).round().to(torch.uint8)).cpu()
+        prepared = torch.stack([model.prepare(images.to_pil(picture)) for picture in pictures])
+        return model.embed_images(prepared).cpu()
 
     def similar(pictures, captions):
         return features(pictures) @ model.embed_texts(captions).cpu().T
@@ -235,17 +234,14 @@ def evaluate(settings: Settings, scorer=clip) -> int:
 
 
 def sheet(path: Path, pictures, captions: list[str]) -> None:
-    """The first drawings, large enough for their captions to be read, in the letters that the sheet's font has."""
-    import unicodedata
-
+    """The first drawings, large enough for their captions to be read."""
     from multimodal import images
     from multimodal.checkpoint import replacing
 
     factor = max(1, 256 // pictures.shape[-1])
     large = pictures[:SHOWN].repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     with replacing(path) as aside:
-        plain = [unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() for text in captions[:SHOWN]]
-        images.grid(large, 6, plain).save(aside, "PNG")
+        images.grid(large, 6, captions[:SHOWN]).save(aside, "PNG")
 
 
 def table(result: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ python -m dalle.sample "a dog" --image photo.png --mask white_where_new.png -o o
 python -m dalle.sample "" --image drawing.png --vary 0.5 --n 9 -o variations.png
 """
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class Settings(Common):
     prompt: Annotated[str, tyro.conf.Positional] = tyro.MISSING
     """What to draw; with --image it may be empty."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("drawing.png")
-    """A .png file (several drawings become one grid), or a folder (a file for each drawing, and grid.png)."""
+    """A .png file (several drawings become one grid), or a folder (a file for each drawing, grid.png and, ranked,
+    scores.jsonl)."""
     n: int = 1
     """How many drawings; drawing i has seed --seed + i."""
     guidance: float = GUIDANCE
@@ -46,14 +48,16 @@ class Settings(Common):
     """A picture of which a part stays (its middle is taken, if it is not square)."""
     rows: int | None = None
     """How many rows of codes of --image stay (default half of them)."""
-    side: Literal["top", "bottom", "left", "right"] = "top"
-    """The side of --image that stays; left and right are columns."""
+    side: Literal["top", "bottom", "left", "right"] | None = None
+    """The side of --image that stays (default top); left and right are columns."""
     mask: Path | None = None
     """Instead of --rows a picture as large as --image: where it is white, something new is drawn."""
     vary: float | None = None
     """Instead of --rows: every drawing draws another part anew, of this share of --image."""
     rerank: bool = False
-    """The bundled CLIP orders the drawings, the one that fits the prompt best first."""
+    """A CLIP orders the drawings, the one that fits the prompt best first."""
+    ranker: str | None = None
+    """The CLIP that orders them: a run directory or a bundled name (default: the bundled one)."""
     model: str | None = None
     """A run directory or the name of a bundled model (default: the bundled one)."""
     json: bool = False
@@ -65,13 +69,13 @@ def given_codes(settings: Settings, artist, seeds: list[int]):
     from dalle import drawing
     from multimodal import images
 
-    asked = [name for name in ("rows", "mask", "vary") if getattr(settings, name) is not None]
+    asked = [name for name in ("rows", "side", "mask", "vary") if getattr(settings, name) is not None]
     if settings.image is None:
         if asked:
             raise UserError(f"--{asked[0]} tells what stays of a picture: give one by --image.")
         return None
-    if len(asked) > 1:
-        raise UserError(f"--{asked[0]} and --{asked[1]} both tell what stays of the picture: give one of them.")
+    if len(asked) > 1 and asked != ["rows", "side"]:
+        raise UserError(f"--{asked[0]} and --{asked[-1]} both tell what stays of the picture: give one of them.")
     import torch
 
     picture, grid = images.read(settings.image), artist.model.config.grid
@@ -80,8 +84,8 @@ def given_codes(settings: Settings, artist, seeds: list[int]):
     elif settings.vary is not None:
         places = torch.ones(grid, grid, dtype=torch.bool)
     else:
-        places = drawing.border(settings.side, grid // 2 if settings.rows is None else settings.rows, grid)
-    whole = settings.vary is not None or settings.mask is not None or settings.side != "top"
+        places = drawing.border(settings.side or "top", grid // 2 if settings.rows is None else settings.rows, grid)
+    whole = settings.vary is not None or settings.mask is not None or settings.side not in (None, "top")
     if whole and not artist.model.config.any_order:
         cli.say(
             "this model paints row by row and was not trained in any order: what stays below a place it has not seen when it "
@@ -93,19 +97,33 @@ def given_codes(settings: Settings, artist, seeds: list[int]):
     return drawing.variations(given, artist.model.config.block, settings.vary, seeds)
 
 
-def scorer(device: str) -> Callable[[Any, str], Any]:
-    """The bundled CLIP as a judge of drawings."""
+def clip(name: str | None, device: str) -> Callable[[Any, str], Any]:
+    """A trained CLIP as a judge of drawings."""
     from clip import encoder, zeroshot
     from multimodal import devices
 
-    return zeroshot.scorer(encoder.find(None, devices.pick(device)))
+    return zeroshot.scorer(encoder.find(name, devices.pick(device)))
 
 
-def sample(settings: Settings) -> int:
+def check_out(settings: Settings) -> None:
+    """Raises UserError for a -o of another kind, or that would overwrite what is read."""
+    out, as_file = settings.out, settings.out.suffix.lower() == ".png"
+    if as_file == out.is_dir() and out.exists() or out.suffix and not as_file and not out.exists():
+        raise UserError(f"-o {out}: drawings are written as .png, or into a folder.")
+    seeds = range(settings.seed, settings.seed + settings.n)
+    written = [out] if as_file else [out / f"{name}.png" for name in ("grid", *seeds)]
+    for path in (settings.image, settings.mask):
+        if path is not None and path.resolve() in {target.resolve() for target in written}:
+            raise UserError(f"-o {out} would overwrite {path}, which is read: choose another.")
+
+
+def sample(settings: Settings, scorer=clip) -> int:
+    """`scorer(name, device)` gives what ranks: pictures (n 3 s s) in [0, 1] and the prompt -> scores (n)."""
     if not 1 <= settings.n <= MAX_DRAWINGS:
         raise UserError(f"--n {settings.n} is out of range: 1 to {MAX_DRAWINGS}.")
-    if settings.out.suffix and settings.out.suffix.lower() != ".png":
-        raise UserError(f"-o {settings.out}: drawings are written as .png, or into a folder.")
+    check_out(settings)
+    if settings.ranker is not None and not settings.rerank:
+        raise UserError(f"--ranker {settings.ranker} has nothing to rank: add --rerank.")
     if settings.rerank and not settings.prompt.strip():
         raise UserError("--rerank orders drawings by how well they fit the prompt, which is empty: say what to draw.")
     import torch
@@ -117,6 +135,7 @@ def sample(settings: Settings) -> int:
 
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     artist = load(checkpoint.find(settings.model, "dalle"), devices.pick(settings.device))
+    score = scorer(settings.ranker, settings.device) if settings.rerank else None
     for remark in remarks(artist.tokenizer, settings.prompt, artist.model.config.text_length):
         cli.say(f"{remark}.")
     as_file = settings.out.suffix.lower() == ".png"
@@ -133,19 +152,24 @@ def sample(settings: Settings) -> int:
                 drawings.append((seed, picture))
             shown.update(len(finished))
     pictures, scores = torch.stack([picture for _, picture in drawings]), [None] * settings.n
-    if settings.rerank:
-        scores = [round(float(score), 4) for score in scorer(settings.device)(pictures, settings.prompt)]
-    order = sorted(range(settings.n), key=lambda i: -(scores[i] or 0.0)) if settings.rerank else range(settings.n)
-    labels = [f"{scores[i]:.3f}" for i in order] if settings.rerank else None
+    order, labels = range(settings.n), None
+    if score is not None:
+        scores = [round(float(found), 4) for found in score(pictures, settings.prompt)]
+        order = sorted(order, key=lambda i: -scores[i])
+        labels = [f"{scores[i]:.3f}" for i in order]
     target = settings.out if as_file else settings.out / "grid.png"
     sheet = images.grid(pictures[list(order)], columns=max(1, round(settings.n**0.5)), labels=labels)
     write(target, images.to_pil(pictures[0]) if settings.n == 1 else sheet)
-    for i in order:
-        path = settings.out if as_file else settings.out / f"{seeds[i]}.png"
+    paths = [settings.out if as_file else settings.out / f"{seed}.png" for seed in seeds]
+    records = [{"image": str(paths[i]), "seed": seeds[i], "score": scores[i]} for i in order]
+    if score is not None and not as_file:
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        checkpoint.write_text(settings.out / "scores.jsonl", text)
+    for record in records:
         if settings.json:
-            cli.emit({"image": str(path), "seed": seeds[i], "score": scores[i]})
-        elif settings.rerank:
-            print(f"{scores[i]:.4f}  seed {seeds[i]}  {path}")
+            cli.emit(record)
+        elif score is not None:
+            print(f"{record['score']:.4f}  seed {record['seed']}  {record['image']}")
     if not settings.json:
         print(target)
     return 0

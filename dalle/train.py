@@ -11,6 +11,13 @@ from multimodal import cli
 
 PROG = "dalle.train"
 SHOWN = 48  # drawings judged while training, and shown in samples.png
+# what the figures on the card are of
+JUDGED_BY_USER = "The losses are nats a token on pictures that were held out, 256 at most."
+JUDGED_BY_DRAWINGS = (
+    "The losses are nats a token on concept pairs never seen together; val_top1 and val_top5 say how often the real rendering "
+    "nearest in pixels to a drawing of one concept bears the name asked for (every concept drawn once; the curve judges "
+    f"{SHOWN} of them)."
+)
 
 
 def train(settings: TrainDALLE, argv: list[str] | None) -> int:
@@ -138,13 +145,11 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
             cards.command(PROG, argv),
             cards.DRAWINGS + f" {count:,} scenes."
             if not settings.data
-            else f"{count:,} captioned pictures of the user.",
+            else f"{len(source):,} captioned pictures of the user.",
             outcome,
             figures,
-            "It draws what it was trained on: names outside its captions, long sentences and photographs are beyond it. "
-            "val_text_loss and val_code_loss are nats a token on concept pairs never seen together; val_top1 and val_top5 "
-            "say how often the real rendering nearest in pixels to a drawing of one concept bears the name asked for "
-            f"(every concept drawn once; the curve judges {SHOWN} of them).",
+            "It draws what it was trained on: names outside its captions, long sentences and other kinds of picture are beyond "
+            "it. " + (JUDGED_BY_USER if settings.data else JUDGED_BY_DRAWINGS),
             run,
         ),
     )

@@ -97,7 +97,7 @@ def train(settings: TrainDVAE, argv: list[str] | None) -> int:
             cards.DRAWINGS if not settings.data else f"{len(source):,} pictures of the user.",
             outcome,
             figures,
-            "It paints what its training pictures look like; photographs come out blurred and wrong in colour. "
+            "It paints what its training pictures look like; others come out blurred and wrong in colour. "
             f"val_psnr is the mean in dB over {everything:,} held-out pictures, by hard codes; val_codes_used the share of the "
             "codebook that they use, val_code_perplexity how many equally frequent codes would carry as much.",
             run,

@@ -34,12 +34,13 @@ def replacing(path: Path):
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stopped the writing is what is told
+            aside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
 
 
 def write_weights(directory: Path, model: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -96,6 +97,11 @@ def read_config(directory: Path, kind: str) -> dict[str, Any]:
         if "model_type" in config and kind == "gpt":
             raise UserError(
                 f"{directory} is a model of transformers: python -m gpt.convert {directory} --out RUN first."
+            )
+        if "model_type" in config and kind == "clip":
+            raise UserError(
+                f"{directory} is a model of transformers, whose layout is not read; open_clip has most of them, such as --model "
+                "open_clip:ViT-B-32/openai."
             )
         raise UserError(f"{directory} holds a checkpoint of kind {config.get('kind')!r}, but {kind!r} is needed here.")
     if config.pop("version", None) != VERSION:

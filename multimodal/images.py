@@ -8,6 +8,7 @@ sentence, not a trace.
 import contextlib
 import io
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ MAX_BYTES = 100_000_000
 MAX_PIXELS = 64_000_000
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+# how ASCII writes what is no letter with a mark to Unicode
+FORMS = str.maketrans({
+    "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "ı": "i",
+    "«": '"', "»": '"', "“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "–": "-", "—": "-",
+})  # fmt: skip
+UNSEEN = frozenset(("Mn", "Me", "Cf", "Cc"))  # marks on the letter before, what joins or directs letters, and controls
 
 
 class ImageError(UserError):
@@ -149,10 +156,17 @@ def to_pil(image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"]) -> Image.Imag
     return Image.fromarray(rearrange(image.cpu(), "c h w -> h w c").contiguous().numpy())
 
 
+def plain(text: str) -> str:
+    """A text on one line in ASCII, which is all that Pillow's own font has: letters without their marks, and a question mark
+    for each letter that has no such form."""
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()).translate(FORMS))
+    return "".join(c for c in letters if unicodedata.category(c) not in UNSEEN).encode("ascii", "replace").decode()
+
+
 def grid(
     images: Float[Tensor, "b 3 h w"], columns: int = 8, labels: list[str] | None = None, gap: int = 4
 ) -> Image.Image:
-    """Pictures side by side on white, row by row, each with its label below when labels are given."""
+    """Pictures side by side on white, row by row, each with its label below when labels are given, as `plain` writes it."""
     count, _, height, width = images.shape
     columns = max(1, min(columns, count))
     rows, line = -(-count // columns), 12 if labels else 0
@@ -162,7 +176,7 @@ def grid(
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + gap + line)
         sheet.paste(to_pil(image), (x, y))
         if labels:
-            text = labels[i][:width]
+            text = plain(labels[i])[:width]
             while text and pen.textlength(text, font=font) > width:
                 text = text[:-1]
             pen.text((x, y + height), text, fill="black", font=font)

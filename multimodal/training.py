@@ -22,7 +22,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from multimodal import checkpoint, cli, devices, optim
+from multimodal import checkpoint, cli, devices, distributed, optim
 from multimodal.cli import Failed, UserError
 from multimodal.config import TrainConfig
 
@@ -285,14 +285,14 @@ def fit(
     if resume and save is not None:  # a run killed between its two files: what others load is behind the state
         with averaged():
             save(model)
-    stopped, ending = "steps", step > 0 and progress() >= 1  # however little time: a run has a step
+    stopped, ending = "steps", step > 0 and distributed.first(progress()) >= 1  # however little time: a run has a step
     total = round(config.minutes * 60) if config.minutes else config.steps
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
     source = _prefetched(batches, sum(optim.passes(i, config) for i in range(step)))
     with shown, _stop_on_signal() as signals, open(metrics_file, "a", buffering=1) as log, contextlib.closing(source):
         while step < config.steps and not ending:
-            now = progress()
+            now = distributed.first(progress())
             if anneal is not None:
                 anneal(now)
             torch.manual_seed(seed * 1_000_003 + step)
@@ -331,9 +331,11 @@ def fit(
             if average:
                 decay = min(config.ema, step / (step + 9))  # a young average must not hold on to the start
                 torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-            ending = step >= config.steps or progress() >= 1 or bool(signals)
+            # of several processes all must end at the same step
+            signalled = distributed.anywhere(bool(signals))
+            ending = step >= config.steps or signalled or distributed.first(progress()) >= 1
             record["seconds"] = round(seconds(), 3)
-            evaluated = not signals and (ending or step % config.evaluate_every == 0)
+            evaluated = not signalled and (ending or step % config.evaluate_every == 0)
             if evaluated:
                 last = judge()
                 record |= last
@@ -344,11 +346,12 @@ def fit(
                 cli.say(f"step {step}, {seconds() / 60:.1f} min: {talk}")
             shown.update(max(0, min(total, round(seconds()) if config.minutes else step) - shown.n))
             shown.set_postfix_str(f"loss {record['loss']:.3f}, step {step}", refresh=False)
-            if ending or signals or step % config.save_every == 0:
+            signalled = distributed.anywhere(bool(signals))  # while judging, too
+            if ending or signalled or step % config.save_every == 0:
                 log.flush()
                 os.fsync(log.fileno())
                 save_all()
-            if signals:
+            if signalled:
                 stopped = "signal"
                 cli.say(f"stopped by a signal at step {step}; --resume continues.")
                 break

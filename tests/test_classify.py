@@ -214,6 +214,14 @@ def test_wrong_use_is_one_sentence_and_status_2(run, pictures, capsys, arguments
     assert output.out == "" and word in output.err and output.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("flag", ["--csv", "--html", "--confusion"])
+def test_a_file_that_cannot_be_written_is_one_sentence_and_status_1(run, pictures, tmp_path, capsys, flag):
+    out = tmp_path / ("x" * 245 + ".png")  # its name may be so long, but no longer while it is being written
+    arguments = [str(pictures / "b.png"), "--labels", "cat", "dog", "--truth", "cat", "--model", run, "--json"]
+    assert main([*arguments, flag, str(out)]) == 1
+    assert f"{flag} {out} could not be written: File name too long.\n" in capsys.readouterr().err
+
+
 def test_without_pictures_it_asks_for_some(run, capsys):
     assert main(["--labels", "cat", "dog", "--model", run]) == 2
     assert "no picture was given" in capsys.readouterr().err
@@ -278,7 +286,8 @@ def test_which_scores_and_sentences_were_used_is_said(run, pictures, capsys):
     assert "sum to 1 (softmax)" in talk and "sentences: '{}', 'a drawing of a {}'." in talk
     assert main([*common, "--scores", "sigmoid", "--templates", "food101"]) == 0
     talk = capsys.readouterr().err
-    assert "(sigmoid)" in talk and "'a photo of {}, a type of food.', as published for Food101 (OpenAI," in talk
+    assert "(sigmoid); the model has learned to choose among labels, so this is coarse" in talk
+    assert "'a photo of {}, a type of food.', as published for Food101 (OpenAI," in talk
 
 
 def test_none_of_these_is_said_below_the_threshold_and_only_there(run, pictures, capsys):
@@ -358,6 +367,12 @@ def test_classes_that_the_source_calls_alike_are_both_there(run, pictures, capsy
     labels = [entry["label"] for entry in line["predictions"]]
     assert len(set(labels)) == 1000 and {"missile (n03773504)", "missile (n04008634)"} <= set(labels)
     assert "'missile', 'sunglasses' to two classes each" in talk
+
+
+def test_a_label_may_be_longer_than_any_name_of_a_file(run, pictures, capsys):
+    long = "a dog. " * 100
+    status, (line,), _ = classify(capsys, pictures / "b.png", "--labels", long, "cat", "--model", run)
+    assert status == 0 and {entry["label"] for entry in line["predictions"]} == {long, "cat"}
 
 
 def test_thousands_of_labels_are_ranked(run, pictures, tmp_path, capsys):

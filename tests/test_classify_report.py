@@ -242,6 +242,14 @@ def test_the_page_holds_all_it_needs_runs_nothing_and_escapes_what_strangers_wro
     assert any("<script>alert(1)</script>\"'&??[31m?" in word for word in found.words)
 
 
+def test_a_sentence_that_names_the_class_twice_is_shown_so(tmp_path):
+    page = report.Report("a {} is a {}")
+    page.add(record("a.jpg"), 2, small())
+    page.write(tmp_path / "r.html", [], [])
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "a cat is a cat" in re.sub(r"</?b>", "", text) and "{}" not in text.split("<main>")[1]
+
+
 def test_thumbnails_are_small_pictures_of_the_whole():
     kept = Image.open(io.BytesIO(small("blue")))
     assert kept.format == "JPEG" and kept.size == (192, 144) and len(small()) < 2000

@@ -1,6 +1,7 @@
 """Claims about `clip.evaluate`: every figure equals a plain count, the probe is the optimum, and the protocol is told."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -345,6 +346,21 @@ def test_the_figures_of_the_command_are_those_computed_by_hand(pets, models, mod
     assert found["zeroshot"]["pictures"] == 30 and "top5" not in found["zeroshot"]
     assert found["protocol"]["templates"] == ["a {}"] and "3 classes" in found["protocol"]["scores"]
     assert "retrieval" not in found and "probe" not in found
+
+
+def test_a_class_whose_name_is_no_utf8_is_judged_like_any_other(pets, models, capsys):
+    (pets / "red").rename(pets / os.fsdecode(b"r\xe9d"))
+    status, found, _ = run(capsys, pets, "--model", models / "clip", "--parts", "zeroshot")
+    assert status == 0 and found["zeroshot"]["pictures"] == 30 and found["protocol"]["classes"] == 3
+
+
+def test_a_table_that_names_a_pipe_or_a_folder_is_not_waited_for(pets, capsys):
+    os.mkfifo(pets / "pipe.png")
+    rows = [f"{path.relative_to(pets)},{path.parent.name}" for path in pets.rglob("*/*.png")]
+    (pets / "labels.csv").write_text("\n".join(["file,label", *rows, "pipe.png,red", "red,red"]))
+    found, odd = labelled.read([pets / "labels.csv"])
+    assert len(found.files) == 30 and odd == 2
+    assert "pipe.png is no file" in capsys.readouterr().err
 
 
 def test_all_parts_that_the_data_allows_run_by_themselves(pets, models, capsys):

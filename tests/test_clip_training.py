@@ -3,6 +3,8 @@ folders of classes, frozen towers, fine-tuning that keeps what was known."""
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -357,6 +359,46 @@ def test_a_picture_that_is_cut_off_is_named_once_and_another_takes_its_place(fol
     assert set(batch["caption"]) <= {t.replace("{}", "red square") for t in classes.TEMPLATES}
 
 
+def test_odd_files_in_the_folders_of_classes_are_told_and_not_waited_for(folders, tmp_path):
+    place = tmp_path / "classes"
+    shutil.copytree(folders, place)
+    (place / "red_square" / "circle.png").symlink_to("circle.png")
+    (place / "red_square" / "nowhere.png").symlink_to("missing.png")
+    (place / "red_square" / "folder.png").mkdir()
+    (place / "circle").symlink_to("circle")
+    os.mkfifo(place / "blue_square" / "pipe.png")
+    found, report = classes.read_classes([place])
+    assert len(found.pictures) == 24 and report.unused["not readable"] == 3
+    told = {entry.path.name: entry.reason for entry in report.unread if entry.kind == "not readable"}
+    assert set(told) == {"circle.png", "nowhere.png", "pipe.png"} and "is no file" in told["pipe.png"]
+
+
+def test_folders_whose_names_read_the_same_are_one_class_and_none_is_without_a_name(folders, tmp_path, capsys):
+    place = tmp_path / "classes"
+    shutil.copytree(folders, place)
+    shutil.copytree(place / "blue_square", place / "Blue-Square")
+    (place / "green_square").rename(place / "___")
+    found, _ = classes.read_classes([place])
+    assert found.names == ("Blue Square", "___", "black square", "red square")
+    assert train([*TINY, "--classes", str(place), "--train.steps", "1", "--out", str(tmp_path / "run")]) == 0
+    assert "val_classes_top1" in json.loads(capsys.readouterr().out)
+
+
+def test_names_that_are_no_utf8_are_trained_on_and_stand_on_the_card(folders, tmp_path, capsys):
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(folders, place)
+    (place / "red_square").rename(place / os.fsdecode(b"r\xe9d"))
+    assert train([*TINY, "--classes", str(place), "--train.steps", "2", "--out", str(tmp_path / "run")]) == 0
+    assert "caf\\udce9" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+
+
+def test_a_batch_of_one_is_refused_since_nothing_can_be_told_apart(folders, tmp_path, capsys):
+    given = ["--classes", str(folders), "--train.batch-size", "1", "--out", str(tmp_path)]
+    assert train(["tiny", "--device", "cpu", *given]) == 2
+    assert "--train.batch-size 1: pictures and captions learn by being told apart" in capsys.readouterr().err
+
+
 def test_a_run_whose_only_held_out_picture_is_cut_off_goes_on(tmp_path, capsys):
     place = tmp_path / "pictures"
     place.mkdir()
@@ -531,6 +573,29 @@ def test_classes_that_the_captions_name_do_not_stand_for_what_is_lost(others):
     kept = material.other_classes(others, ["A big, red square!", "nothing"], 8)
     assert kept.names == ["pink square", "yellow square"] and len(kept.pictures) == 4
     assert material.other_classes(others, ["a red square", "a pink  square"], 8) is None
+
+
+def test_what_the_guard_cannot_use_is_told_and_so_is_a_guard_of_the_datas_own_classes(
+    folders, others, models, tmp_path, capsys
+):
+    (others / "pink square" / "empty.png").write_bytes(b"")
+    common = ["--model", str(models / "clip"), "--classes", str(folders), "--train.steps", "1", "--device", "cpu"]
+    assert tune([*common, "--guard", str(others), "--out", str(tmp_path / "one")]) == 0
+    told = capsys.readouterr().err
+    assert "empty.png" in told and "4 pictures of 2 classes that the captions do not name" in told
+    assert tune([*common, "--guard", str(folders), "--out", str(tmp_path / "two")]) == 0
+    assert "fewer than 2 of its classes are not named by the captions" in capsys.readouterr().err
+
+
+def test_a_rate_that_makes_a_large_model_forget_is_remarked(folders, models, tmp_path, monkeypatch, capsys):
+    common = ["--model", str(models / "clip"), "--classes", str(folders), "--train.steps", "1", "--device", "cpu"]
+    assert tune([*common, "--out", str(tmp_path / "small")]) == 0
+    assert "soon forgets" not in capsys.readouterr().err
+    monkeypatch.setattr(finetune, "LARGE", 1000)
+    assert tune([*common, "--out", str(tmp_path / "large")]) == 0
+    assert "at a rate of 0.0001 a model of this size soon forgets what it knew" in capsys.readouterr().err
+    assert tune([*common, "--train.lr", "1e-5", "--out", str(tmp_path / "gentle")]) == 0
+    assert "soon forgets" not in capsys.readouterr().err
 
 
 def test_fine_tuning_without_data_or_out_of_range_is_a_sentence_and_status_2(tmp_path, capsys):

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from dalle.quantize import FSQ, Gumbel
 from multimodal import images
 from multimodal.cli import UserError
 from multimodal.config import modern
+from multimodal.data.sources import captioned
 from multimodal.sampling import Sampling, guide
 from multimodal.tokenizer import Tokenizer
 
@@ -316,6 +318,44 @@ def test_the_whole_road_on_the_users_own_pictures_from_training_to_a_drawing(fol
     assert images.read(tmp_path / "one.png").tobytes() == images.read(lines[1]["image"]).tobytes()
 
 
+def test_a_card_counts_the_users_pictures_and_not_their_views_and_says_what_judged_them(folder, tmp_path):
+    few = ["--data", str(folder), "--device", "cpu", "--train.steps", "1"]
+    assert train_dvae.main(["tiny", *few, "--out", str(tmp_path / "v")]) == 0
+    pictures = len(captioned((folder,), 0, "all")[0])
+    assert train.main(["tiny", *few, "--dvae", str(tmp_path / "v"), "--views", "2", "--out", str(tmp_path / "d")]) == 0
+    card = (tmp_path / "d" / "README.md").read_text(encoding="utf-8")
+    assert pictures in (8, 9) and f"**Data.** {pictures} captioned pictures" in card
+    assert "on pictures that were held out" in card and "concept" not in card
+
+
+def darkest(name, device):
+    """A scorer that likes dark pictures."""
+    return lambda pictures, prompt: -pictures.mean((1, 2, 3))
+
+
+def test_any_scorer_ranks_and_grid_files_and_scores_are_written_best_first(models, tmp_path, capsys):
+    settings = sample.Settings(prompt="a cat", out=tmp_path, n=5, rerank=True, model=str(models / "dalle"), seed=3)
+    assert sample.sample(settings, darkest) == 0
+    records = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{r['score']:.4f}  seed {r['seed']}  {r['image']}" for r in records] + [str(tmp_path / "grid.png")]
+    assert sorted(record["seed"] for record in records) == [3, 4, 5, 6, 7]
+    shades = [np.asarray(images.read(record["image"])).mean() / 255 for record in records]
+    assert shades == sorted(shades) and shades == pytest.approx([-record["score"] for record in records], abs=2e-3)
+    assert sample.sample(replace(settings, out=tmp_path / "grid2.png", json=True), darkest) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["seed"], line["score"]) for line in lines] == [(r["seed"], r["score"]) for r in records]
+    assert (tmp_path / "grid2.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+
+
+def test_a_clip_of_the_user_ranks_and_one_that_is_missing_is_told_before_anything_is_drawn(models, tmp_path, capsys):
+    common = ["a cat", "--model", str(models / "dalle"), "--n", "2", "--rerank", "-o", str(tmp_path / "drawn")]
+    assert sample.main([*common, "--ranker", "nowhere"]) == 2
+    assert "nowhere: no run directory" in capsys.readouterr().err and not (tmp_path / "drawn").exists()
+    assert sample.main([*common, "--ranker", str(models / "clip"), "--json"]) == 0
+    assert all(-1 <= json.loads(line)["score"] <= 1 for line in capsys.readouterr().out.splitlines())
+
+
 def test_the_paper_preset_has_twelve_billion_parameters_and_fits_the_paper_s_dvae():
     settings, pictures = DALLE_PRESETS["paper"][1], DVAE_PRESETS["paper"][1].model
     config = DALLEConfig(
@@ -383,9 +423,19 @@ def test_a_resumed_dalle_equals_an_uninterrupted_one(folder, tmp_path):
     assert weights[0] == weights[1]
 
 
+def test_a_folder_called_png_and_a_file_without_an_ending_are_no_place_for_drawings(tmp_path, capsys):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("kept")
+    for name in ("folder.png", "file"):
+        assert sample.main(["a cat", "-o", str(tmp_path / name)]) == 2
+        assert f"{name}: drawings are written as .png, or into a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 @pytest.mark.parametrize("arguments, sentence", [
     (["a cat", "--model", "nowhere"], "no run directory"), (["a cat", "--n", "0"], "--n 0 is out of range"),
     (["a cat", "-o", "cat.jpg"], "written as .png"), (["a cat", "--top-p", "2"], "top_p 2.0 is out of range"),
+    (["a cat", "--ranker", "bundled"], "has nothing to rank: add --rerank"),
 ])  # fmt: skip
 def test_wrong_use_of_sample_is_one_sentence_and_status_2(arguments, sentence, capsys):
     assert sample.main(arguments) == 2

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from multimodal import images
 from multimodal.cli import UserError
@@ -278,6 +278,23 @@ def test_a_grid_shows_every_picture_with_its_label():
     reds = {pixel for _, pixel in sheet.getcolors(10_000) if pixel[1] == pixel[2] == 0 and pixel[0] > 0}
     assert reds >= {(round(value), 0, 0) for value in np.linspace(0.2, 1, 5) * 255}
     assert sheet.size == (2 * 20 + 4, 3 * (20 + 12) + 4)
+
+
+@pytest.mark.parametrize("label, shown", [
+    ("un château «\u00a0à l’œil\u00a0»", "un chateau \" a l'oeil \""), ("Straße, ŁÓDŹ, ığ", "Strasse, LODZ, ig"),
+    ("a\ttab\nand a\0 line", "a tab and a line"), ("\u732b and a \u2764\ufe0f", "? and a ?"), ("кот", "???"),
+    ("\ud83d", "?"), ("e\u0301te\u0301", "ete"),
+])  # fmt: skip
+def test_a_label_keeps_the_letters_that_the_font_has_and_shows_a_question_mark_for_others(label, shown):
+    assert images.plain(label) == shown
+    sheets = [images.grid(torch.zeros(1, 3, 8, 120), labels=[text]).tobytes() for text in (label, shown)]
+    assert sheets[0] == sheets[1]
+
+
+def test_the_font_of_labels_has_all_of_ascii():
+    font = ImageFont.load_default(10)
+    empty_box = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(chr(code))) != empty_box for code in range(33, 127))
 
 
 # ---- text

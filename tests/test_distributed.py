@@ -162,3 +162,15 @@ def test_torchrun_trains_as_one_process_does_and_one_of_them_writes(tmp_path):
     assert len(records[0]) == 3
     for one, other in zip(*records, strict=True):
         assert abs(one["loss"] - other["loss"]) < 1e-3 * other["loss"]
+
+
+def test_two_processes_end_at_the_same_step_when_the_minutes_are_over(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "clip.train", "tiny",
+         "--train.minutes", "0.03", "--train.steps", "100000", "--train.evaluate-every", "1000000", "--device", "cpu",
+         "--out", str(tmp_path / "run")],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    steps = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 0 < json.loads(done.stdout)["steps"] == steps < 100000

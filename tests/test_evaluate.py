@@ -8,6 +8,7 @@ from math import comb
 import pytest
 import torch
 
+from clip import encoder
 from dalle import evaluate, figures, judge
 from multimodal import images
 from multimodal.data import art, drawings
@@ -378,6 +379,27 @@ def test_of_several_drawings_the_one_that_is_ranked_first_is_judged(models, tmp_
     chosen = seen["judged"][0][0]
     for (pictures, _), picture in zip(groups, chosen, strict=True):
         assert torch.equal(picture, pictures[int(pictures.mean((1, 2, 3)).argmin())])
+
+
+def test_a_clip_sees_drawings_as_its_own_encoder_prepares_pictures(monkeypatch):
+    class Eye:
+        name = "an eye"
+
+        def prepare(self, picture):
+            return images.square(picture.crop((0, 0, 4, 4)), 2)  # as no other encoder does
+
+        def embed_images(self, pictures):
+            return pictures.flatten(1).float()
+
+        def embed_texts(self, texts):
+            return torch.eye(12)[: len(texts)]
+
+    monkeypatch.setattr(encoder, "find", lambda name, device: Eye())
+    drawn = torch.rand(3, 3, 8, 8)
+    judge = evaluate.clip(None, "cpu")
+    wanted = torch.stack([images.square(images.to_pil(picture[:, :4, :4]), 2) for picture in drawn]).flatten(1).float()
+    assert torch.equal(judge.features(drawn), wanted)
+    assert torch.equal(judge.similar(drawn, ["a", "b"]), wanted[:, :2])
 
 
 def test_a_clip_that_ranks_does_not_judge(models, tmp_path, capsys):

@@ -298,6 +298,10 @@ def test_a_run_in_any_order_with_captions_draws_completes_and_captions_from_the_
     (["a cat", "--image", "missing.png"], "missing.png does not exist"),
     (["a cat", "--image", "PICTURE", "--mask", "OTHER"], "they must be alike"),
     (["", "--rerank"], "the prompt, which is empty"),
+    (["a cat", "--side", "left"], "--side tells what stays"),
+    (["a cat", "--image", "PICTURE", "--side", "left", "--vary", "0.5"], "--side and --vary both tell"),
+    (["a cat", "--image", "PICTURE", "--vary", "nan"], "a share of nan"),
+    (["a cat", "--image", "PICTURE", "--vary", "2"], "or too many"),
 ])  # fmt: skip
 def test_wrong_image_prompts_are_one_sentence_and_status_2(arguments, sentence, tmp_path, capsys):
     Image.new("RGB", (20, 30), "red").save(tmp_path / "p.png")
@@ -306,3 +310,12 @@ def test_wrong_image_prompts_are_one_sentence_and_status_2(arguments, sentence, 
     arguments = [names.get(argument, argument) for argument in arguments]
     assert sample.main([*arguments, "-o", str(tmp_path / "out.png")]) == 2
     assert sentence in capsys.readouterr().err and not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("out", ["5.png", ""])
+def test_a_picture_that_is_given_is_never_overwritten(out, tmp_path, capsys):
+    picture = tmp_path / "5.png"
+    Image.new("RGB", (30, 30), "red").save(picture)
+    before = picture.read_bytes()
+    assert sample.main(["a cat", "--image", str(picture), "--seed", "5", "-o", str(tmp_path / out)]) == 2
+    assert f"would overwrite {picture}" in capsys.readouterr().err and picture.read_bytes() == before

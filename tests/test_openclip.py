@@ -143,6 +143,15 @@ def test_a_picture_is_prepared_as_open_clip_prepares_it_pixel_for_pixel(mode, in
             assert torch.equal(found, wanted), (size, width, height)
 
 
+def test_a_line_of_a_pixels_height_takes_no_more_memory_than_any_picture():
+    assert published.fitted(Image.new("RGB", (1000, 1)), (224, 224)).shape == (3, 224, 224)
+    for size in ((100_000, 1), (1, 100_000)):
+        with pytest.raises(ValueError, match="crop it first"):
+            published.fitted(Image.new("RGB", size), (224, 224))
+        for mode in ("squash", "longest"):
+            assert published.fitted(Image.new("RGB", size), (224, 224), mode).shape == (3, 224, 224)
+
+
 @pytest.mark.parametrize(
     "config, preprocess",
     [
@@ -353,6 +362,12 @@ def test_a_model_of_the_hub_that_this_machine_keeps_needs_no_network(no_network,
 def test_what_names_no_model_is_a_sentence(asked, sentence):
     with pytest.raises(UserError, match=sentence):
         find(asked)
+
+
+def test_a_directory_of_transformers_is_told_from_one_of_open_clip(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "projection_dim": 512}))
+    with pytest.raises(UserError, match="is a model of transformers.*open_clip:ViT-B-32/openai"):
+        find(tmp_path)
 
 
 def test_weights_are_never_random(tiny, tmp_path):

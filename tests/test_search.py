@@ -223,6 +223,12 @@ def test_a_picture_that_is_gone_leaves_its_place_with_a_sentence(tmp_path):
     assert "does not exist" in text and "<img" not in text
 
 
+def test_a_link_that_leads_in_a_circle_has_its_place_on_a_page_too(tmp_path):
+    (tmp_path / "a.png").symlink_to("a.png")
+    text = page("found", [("", [(tmp_path / "a.png", "a.png", "0.5")])])
+    assert "symbolic links" in text and "<img" not in text
+
+
 def test_duplicates_make_a_page_with_a_heading_for_each_group(folder, eye, capsys):
     shutil.copy(folder / "red.png", folder / "again.png")
     assert main([str(folder), "--duplicates", "0.999", "--html", str(folder / "alike.html")]) == 0
@@ -324,6 +330,25 @@ def test_unreadable_pictures_are_named_once_and_tried_again_when_they_change(fol
     Image.new("RGB", (8, 6), (1, 2, 3)).save(broken)
     status, (record,), _ = search(capsys, folder)
     assert status == 0 and record["pictures"] == 6 and [Path(path).name for path in read] == ["broken.png"]
+
+
+def test_a_picture_that_the_model_cannot_prepare_is_a_sentence_and_the_others_are_found(
+    folder, eye, monkeypatch, capsys
+):
+    prepare = eye.prepare
+
+    def picky(picture):
+        if picture.width > 100:
+            raise ValueError("it is too long and thin")
+        return prepare(picture)
+
+    monkeypatch.setattr(eye, "prepare", picky)
+    Image.new("RGB", (3000, 1)).save(folder / "thin.png")
+    status, (record,), talk = search(capsys, folder)
+    assert status == 1 and record["pictures"] == 5
+    assert "not searched: thin.png could not be used: it is too long and thin." in talk
+    status, found, talk = search(capsys, folder, "--image", folder / "thin.png")
+    assert status == 2 and not found and "thin.png could not be used: it is too long and thin." in talk
 
 
 def test_a_folder_of_unreadable_pictures_only_finds_nothing_and_says_so(tmp_path, eye, capsys):

@@ -224,6 +224,13 @@ def test_folders_are_classes_in_the_order_of_their_names(tmp_path):
         labels.from_folder(tmp_path)
 
 
+def test_links_that_lead_in_a_circle_or_nowhere_are_no_classes_and_those_to_folders_are(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name, to in (("circle", "circle"), ("nowhere", "missing"), ("here", "."), ("up", "../.."), ("dog", "cat")):
+        (tmp_path / name).symlink_to(to)
+    assert [label.key for label in labels.from_folder(tmp_path)] == ["cat", "dog"]
+
+
 def test_a_folder_whose_name_is_no_text_is_a_class_too(tmp_path):
     import os
 

@@ -6,6 +6,7 @@ spaces. What is learned is tested honestly on classes that were not among them.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from multimodal.cli import UserError
 from multimodal.data.named import pictures_in
 from multimodal.data.pairs import Item, Pair, Pairs, Store
 from multimodal.data.report import Report, Tally, Unread
+from multimodal.tokenizer import caption
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}", "a photo of the {}")
 
@@ -66,16 +68,22 @@ def read_classes(folders: Iterable[Path], templates: Sequence[str] = TEMPLATES) 
                 f"template {template!r} has no {{}}: put {{}} where the class belongs, as in 'a photo of a {{}}'."
             )
     store, tally, seen = Store(), Tally(), set()
+    # names by how they are read, without capitals: what reads the same is one class, in its first spelling
+    said: dict[str, str] = {}
     with cli.bar(unit="picture", desc="finding") as shown:
         for folder in map(Path, folders):
             if not folder.is_dir():
                 raise UserError(
                     f"{folder} is not a folder: a folder with a folder of pictures for each class is needed."
                 )
-            for path, _ in pictures_in([folder]):
-                if path == folder or path.resolve() in seen:
+            for path, why in pictures_in([folder]):
+                file = os.path.realpath(path)  # of a link that leads in a circle too
+                if path == folder or file in seen:
                     continue
-                seen.add(path.resolve())
+                seen.add(file)
+                if why is not None:  # a pipe would be waited for without an end
+                    tally.add(Unread(path, why.rstrip("."), "not readable"))
+                    continue
                 if path.parent == folder:
                     tally.add(Unread(path, "it lies in no class's folder", "no caption"))
                     continue
@@ -86,7 +94,9 @@ def read_classes(folders: Iterable[Path], templates: Sequence[str] = TEMPLATES) 
                     tally.add(Unread(path, str(error).rstrip("."), kind))
                     continue
                 number = store.picture(folder.resolve(), path.relative_to(folder).as_posix(), -1, -1)
-                store.caption(number, " ".join(path.parent.name.replace("_", " ").replace("-", " ").split()))
+                name = path.parent.name.encode("utf-8", "replace").decode()
+                name = " ".join(name.replace("_", " ").replace("-", " ").split()) or name
+                store.caption(number, said.setdefault(caption(name), name))
                 shown.update()
     store.sort()
     found = Classes(Pairs(store, np.arange(len(store)), np.arange(1, len(store) + 1)), tuple(templates))
