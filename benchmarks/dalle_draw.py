@@ -124,7 +124,7 @@ def main() -> None:
                 parameters = {}
                 for turn in range(options.repeats):
                     for name, make in makers.items():
-                        if turn and max(seconds[name]) > options.slowest:
+                        if turn and count * max(seconds[name]) > options.slowest:
                             continue
                         draw, parameters[name] = make(sizes)
                         began = time.perf_counter()

@@ -305,7 +305,7 @@ DVAE_PRESETS = {
         TrainDVAE(
             train=TrainConfig(
                 steps=100_000,
-                minutes=15.0,
+                minutes=25.0,
                 batch_size=64,
                 optimizer="adamw",
                 lr=2e-3,
@@ -333,16 +333,18 @@ DALLE_PRESETS = {
         TrainDALLE(
             train=TrainConfig(
                 steps=100_000,
-                minutes=90.0,
+                minutes=95.0,
                 batch_size=48,
                 lr=3e-3,
                 embedding_lr=8.0,
                 ema=0.999,
-                evaluate_every=300,
-                save_every=300,
+                evaluate_every=400,
+                save_every=200,
             ),
             block=4,
             half=True,
+            any_order=0.5,
+            captions=0.1,
         ),
     ),
     # Ramesh et al. 2021, appendix B, its optimiser's settings from memory; ours adds an embedding of the whole caption and

@@ -63,11 +63,12 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path):
     (tmp_path / "gpt" / "examples").symlink_to(ROOT / "gpt" / "examples")
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "first.txt").write_text("My dear friend,\nyour letter came on Monday.\n" * 100)
-    for name in ("pets/cat", "pets/dog", "tiles", "holiday", "my_captioned_pictures"):
+    for name in ("pets/cat", "pets/dog", "my_folders_by_name/cat", "my_folders_by_name/dog", "tiles", "holiday",
+                 "my_captioned_pictures"):  # fmt: skip
         (tmp_path / name).mkdir(parents=True)
-        for i in range(40 if name.startswith("my") else 12):
+        for i in range(40 if name.endswith("captioned_pictures") else 12):
             Image.new("RGB", (20, 20), (20 * (i % 12), 90, 7 * len(name))).save(tmp_path / name / f"{i}.png")
-            if name.startswith("my"):
+            if name.endswith("captioned_pictures"):
                 (tmp_path / name / f"{i}.txt").write_text(f"a square, shade {i}")
     bundled = all((ROOT / package / "pretrained" / "bundled").is_dir() for package in ("gpt", "dalle", "clip"))
     ran = 0
