@@ -96,7 +96,7 @@ def ours(name: str, files, valid: np.ndarray, vocabulary: int, sizes: dict, sett
     model.eval()
     loss = validation_loss(model, valid, sizes["context"])
     seen = outcome.steps * settings.batch_size * sizes["context"]
-    precision = "bf16" if devices.native_bf16(torch.device("cpu")) else "fp32"
+    precision = devices.precision(torch.device("cpu"))
     return row(name, model, outcome.steps, seen, 60 * outcome.minutes, loss, precision)
 
 

@@ -60,7 +60,7 @@ class Settings(Common):
     """A run directory, the name of a bundled model (default: the bundled one), or a published one: open_clip:NAME/TAG,
     local-dir:PATH, a folder or file of open_clip."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """What the model computes in; auto is bf16 where the machine does that natively. Less is faster and a little coarser."""
+    """What the model computes in; auto is bf16 where the machine is faster with it. Less is faster and a little coarser."""
     json: bool = False
     """Print {"image", "predictions": [{"label", "probability", "rank"}, ...], "scores"} a line for each picture, with
     "truth" and "none" where asked for; {"image", "error"} for what is no picture."""

@@ -150,12 +150,11 @@ def side_by_side(compute: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -
 
 def find(asked: str | Path | None, device: torch.device | str = "cpu", precision: str = "fp32") -> Encoder:
     """The CLIP of a run directory or of a bundled name, the bundled one for None; or a published one, as `clip.openclip`
-    says. `precision` is fp32, bf16, int8, or auto: bf16 where the machine computes it natively. Raises UserError with what is
+    says. `precision` is fp32, bf16, int8, or auto: bf16 where the machine is faster with it. Raises UserError with what is
     wrong; a network is used only where a model of the hub is asked for that this machine does not keep.
     """
     device = torch.device(device)
-    if precision == "auto":
-        precision = "bf16" if devices.native_bf16(device) else "fp32"
+    precision = devices.precision(device, precision)
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision} is unknown: allowed are auto, {', '.join(PRECISIONS)}.")
     from clip import openclip  # whose models are encoders too

@@ -56,7 +56,7 @@ class Settings(Common):
     plot: Path | None = None
     """Draw few-shot accuracy against the number of pictures into this file: .png, .svg or .pdf."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
-    """What the model computes in: published figures are in fp32; auto is bf16 where the machine does that natively."""
+    """What the model computes in: published figures are in fp32; auto is bf16 where the machine is faster with it."""
     features: Path | None = None
     """Keep features in this folder instead of the user's cache directory."""
     model: str | None = None

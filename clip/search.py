@@ -60,7 +60,7 @@ class Settings(Common):
     """A run directory, the name of a bundled model (default: the bundled one), or a published one: open_clip:NAME/TAG,
     local-dir:PATH, a folder or file of open_clip. Each model has an index of its own."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """What the model computes in; auto is bf16 where the machine does that natively. Each has an index of its own."""
+    """What the model computes in; auto is bf16 where the machine is faster with it. Each has an index of its own."""
     json: bool = False
     """An object a line: {"image", "score", "rank"}, or of duplicates {"group", "images": [{"image", "score"}, ...]}, or
     without a question {"index", "pictures", "new", "changed", "moved", "deleted", "unreadable": [...]}."""

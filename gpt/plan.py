@@ -9,6 +9,7 @@ import math
 import os
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,13 +41,14 @@ def measure(config: GPTConfig, settings: TrainGPT, device: torch.device) -> tupl
     """
     torch.manual_seed(settings.seed)
     model = GPT(config).to(device).train()
-    optimizers = optim.optimizers(model, settings.train)
+    train = replace(settings.train, precision=devices.precision(device, settings.train.precision))
+    optimizers = optim.optimizers(model, train)
     window = min(settings.context, config.context)
     rows, began, passes, moves = 1, time.perf_counter(), [], []
     while len(passes) < 2 or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         tokens = torch.randint(config.vocabulary, (rows, window + 1), device=device)
-        with devices.autocast(device, settings.train.precision):
+        with devices.autocast(device, train.precision):
             loss, _ = next_token_loss(model, {"tokens": tokens}, 0)
         loss.backward()
         loss.item()

@@ -161,7 +161,7 @@ class TrainConfig:
     save_every: int = 250
     """Steps between whole checkpoints (there is always one at the end)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast where the machine computes it natively; weights and optimiser stay fp32."""
+    """bf16 autocast where the machine is faster with it (measured); weights and optimiser stay fp32."""
 
     def __post_init__(self):
         for name, allowed in {

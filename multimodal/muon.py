@@ -17,10 +17,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
 
-def orthogonalised(matrices: Float[Tensor, "k m n"]) -> Float[Tensor, "k m n"]:
-    """Each matrix with its singular values brought near 1 (Newton-Schulz), in bf16."""
+def orthogonalised(matrices: Float[Tensor, "k m n"], dtype: torch.dtype = torch.bfloat16) -> Float[Tensor, "k m n"]:
+    """Each matrix with its singular values brought near 1 (Newton-Schulz), computed in `dtype`: bf16 is precise enough."""
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.to(dtype)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = rearrange(x, "k m n -> k n m")
@@ -32,10 +32,15 @@ def orthogonalised(matrices: Float[Tensor, "k m n"]) -> Float[Tensor, "k m n"]:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices inside a network; its embeddings, heads and vectors want AdamW. Nesterov momentum, decoupled decay."""
+    """For matrices inside a network; its embeddings, heads and vectors want AdamW. Nesterov momentum, decoupled decay.
 
-    def __init__(self, params, lr: float, weight_decay: float, momentum: float = 0.95):
+    `dtype` is what updates are computed in: where bf16 is emulated or slow, fp32 takes half the time or a quarter."""
+
+    def __init__(
+        self, params, lr: float, weight_decay: float, momentum: float = 0.95, dtype: torch.dtype = torch.bfloat16
+    ):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -55,7 +60,7 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
-        update = orthogonalised(torch.stack(ahead)).to(parameters[0].dtype)
+        update = orthogonalised(torch.stack(ahead), self.dtype).to(parameters[0].dtype)
         size = 0.2 * max(shape) ** 0.5  # so that its root mean square is AdamW's
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, list(update.unbind()), alpha=-group["lr"] * size)

@@ -14,7 +14,9 @@ from multimodal.muon import Muon
 
 
 def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """One or two optimisers over every parameter that wants a gradient. Tied parameters appear once."""
+    """One or two optimisers over every parameter that wants a gradient. Tied parameters appear once.
+
+    Muon computes its updates in bf16 but for `precision` fp32; auto is for the caller to decide."""
     matrices, tables, decayed, plain = [], [], [], []
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for name, parameter in model.named_parameters():
@@ -39,7 +41,8 @@ def optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimi
         [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), eps=1e-8, fused=True)] if groups else []
     )
     if matrices:
-        result.append(Muon(matrices, config.lr, config.weight_decay))
+        dtype = torch.float32 if config.precision == "fp32" else torch.bfloat16
+        result.append(Muon(matrices, config.lr, config.weight_decay, dtype=dtype))
     return result
 
 

@@ -209,6 +209,9 @@ def fit(
     for left in (*run.glob(".*.part"), *state_file.parent.glob(".*.part")):
         left.unlink()  # half a file of a process that was killed
     model.to(where).train()
+    # measured where it is left to us, so one process's word goes for all of them
+    half = distributed.first(float(devices.precision(where, config.precision) == "bf16"))
+    auto, config = config.precision == "auto", dataclasses.replace(config, precision="bf16" if half else "fp32")
     optimizers = optim.optimizers(model, config)
     parameters = [p for p in model.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters] if config.ema else []
@@ -216,6 +219,9 @@ def fit(
     if resume:
         try:
             state = torch.load(state_file, map_location=where, weights_only=True)
+            if auto:  # it is measured once a run
+                config = dataclasses.replace(config, precision=state.get("precision", config.precision))
+                optimizers = optim.optimizers(model, config)
             model.load_state_dict(state["model"])
             for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
                 groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -232,9 +238,8 @@ def fit(
             ) from None
     _reload_metrics(metrics_file, step)
     began = time.monotonic()
-    precision = "bf16" if devices.autocast(where, config.precision).__class__ is torch.autocast else "fp32"
     count = sum(p.numel() for p in parameters)
-    cli.say(f"{count:,} parameters, {where}, {precision}, {torch.get_num_threads()} threads; {run}")
+    cli.say(f"{count:,} parameters, {where}, {config.precision}, {torch.get_num_threads()} threads; {run}")
 
     def seconds() -> float:
         return seconds_before + time.monotonic() - began
@@ -261,6 +266,7 @@ def fit(
             "average": average,
             "step": step,
             "seconds": seconds(),
+            "precision": config.precision,
         }
         with checkpoint.replacing(state_file) as aside:
             torch.save(state, aside)

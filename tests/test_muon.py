@@ -36,6 +36,15 @@ def test_singular_values_come_near_one_however_different_they_were(shape):
     assert values.max() < 1.3 and values.median() > 0.6
 
 
+def test_in_32_bits_it_is_the_same_update_more_precisely():
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 24, 40)
+    exact, precise = orthogonalised(matrices.double(), torch.float64), orthogonalised(matrices, torch.float32)
+    coarse = orthogonalised(matrices)
+    assert (coarse.dtype, precise.dtype) == (torch.bfloat16, torch.float32)
+    assert (precise - exact).norm() < 1e-5 * exact.norm() < (coarse - exact).norm() < 0.02 * exact.norm()
+
+
 def test_a_matrix_moves_as_it_would_alone():
     torch.manual_seed(0)
     matrices = torch.randn(4, 24, 24)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from multimodal import checkpoint, optim
+from multimodal import checkpoint, devices, optim
 from multimodal.cli import Failed, UserError
 from multimodal.config import TrainConfig, modern
 from multimodal.training import begin, fit, shuffled
@@ -75,6 +75,37 @@ def test_twenty_steps_equal_ten_stop_resume_ten_bit_for_bit(tmp_path, optimizer,
     assert torch.equal(weights(whole), weights(resumed))
     lines = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("whole", "run")]
     assert lines[0] == lines[1]
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with_whatever_is_measured_when_it_is_resumed(tmp_path, monkeypatch):
+    assert CONFIG.precision == "auto"
+    monkeypatch.setattr(devices, "fast_bf16", lambda device: True)
+    whole, _ = train(tmp_path / "whole")
+
+    def stop_at_ten(network, batch, step):
+        assert torch.is_autocast_enabled("cpu")
+        if step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(network, batch, step)
+
+    fit(model(), stop_at_ten, batches, CONFIG, tmp_path / "run", seed=1, device="cpu")
+    monkeypatch.setattr(devices, "fast_bf16", lambda device: False)
+    resumed, _ = train(tmp_path / "run", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    other, _ = train(tmp_path / "other")
+    assert not torch.equal(weights(whole), weights(other))
+
+
+@pytest.mark.parametrize("slower", [torch.bfloat16, torch.float32])
+def test_auto_is_the_precision_whose_products_are_faster(slower, monkeypatch):
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
+        pytest.skip("this processor has no bf16")
+    monkeypatch.setattr(torch, "mm", lambda a, b: time.sleep(0.01 if a.dtype == slower else 0.0))
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(devices, "fast_bf16", devices.fast_bf16.__wrapped__)
+    assert devices.precision(cpu) == ("fp32" if slower == torch.bfloat16 else "bf16")
+    assert (devices.precision(cpu, "bf16"), devices.precision(cpu, "fp32")) == ("bf16", "fp32")
 
 
 def test_the_batch_ramps_up_linearly_and_no_batch_is_left_out_or_seen_twice(tmp_path):
