@@ -20,6 +20,7 @@ from gpt.finetuning import outputs
 from gpt.model import GPT
 from gpt.scoring import windows
 from multimodal import cli
+from multimodal.logistic import Probe, logistic
 from multimodal.tokenizer import Tokenizer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the regularisation: one is chosen
@@ -65,36 +66,13 @@ def features(
     return found, sum(len(row) > context for row in whole)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A linear map from standardised features to the scores of labels."""
-
-    mean: Float[Tensor, "d"]
-    scale: Float[Tensor, "d"]
-    weight: Float[Tensor, "d c"]
-    bias: Float[Tensor, "c"]
-
-    def __call__(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
-        return (x - self.mean) / self.scale @ self.weight + self.bias
-
-
-def logistic(x: Float[Tensor, "b d"], labels: Int[Tensor, "b"], count: int, strength: float) -> Probe:
-    """The probe for `count` labels with the least mean nats + strength / 2 * |weight|^2, which is a convex problem."""
+def standard(x: Float[Tensor, "b d"], labels: Int[Tensor, "b"], count: int, strength: float) -> Probe:
+    """The probe with the least mean nats + strength / 2 * |weight|^2, where weights are those of standardised features."""
     mean, scale = x.mean(0), x.std(0, correction=0)
     scale = scale.where(scale > 1e-6, torch.inf)  # a unit that never changes tells nothing
-    z = (x - mean) / scale
-    weight = torch.zeros(x.shape[1], count, requires_grad=True)
-    bias = torch.zeros(count, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(z @ weight + bias, labels) + strength / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return Probe(mean, scale, weight.detach(), bias.detach())
+    found = logistic((x - mean) / scale, labels, count, 1 / (strength * len(x)))
+    weight = found.weight / rearrange(scale, "d -> d 1")
+    return Probe(weight, found.bias - mean.double() @ weight)
 
 
 def accuracy(probe: Probe, x: Float[Tensor, "b d"], labels: Int[Tensor, "b"]) -> float:
@@ -108,11 +86,11 @@ def choose(
     the others): the strength is the one with the fewest nats there."""
     found = []
     for strength in STRENGTHS:
-        probe = logistic(x[~aside], labels[~aside], count, strength)
+        probe = standard(x[~aside], labels[~aside], count, strength)
         nats = F.cross_entropy(probe(x[aside]), labels[aside]).item()
         found.append((nats, strength, accuracy(probe, x[aside], labels[aside])))
     nats, strength, right = min(found)
-    return logistic(x, labels, count, strength), strength, nats, right
+    return standard(x, labels, count, strength), strength, nats, right
 
 
 def auc(x: Float[Tensor, "b d"], positive: Bool[Tensor, "b"]) -> Float[Tensor, "d"]:

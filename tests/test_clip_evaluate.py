@@ -13,7 +13,7 @@ from PIL import Image
 from clip import encoder as encoders
 from clip import evaluate, features, fewshot, figures, index, labelled, probe, zeroshot
 from clip.model import load
-from multimodal import images
+from multimodal import images, logistic
 
 COLOURS = {"red": (220, 30, 30), "green_grass": (30, 200, 30), "deepBlue": (20, 20, 190)}
 
@@ -107,15 +107,15 @@ def test_the_temperature_has_the_fewest_nats_and_grows_with_the_logits():
 @pytest.mark.parametrize("c", [1e-3, 1.0, 100.0])
 def test_the_probe_has_no_slope_left_and_nothing_near_is_better(c):
     x, labels = torch.randn(80, 6, generator=torch.Generator().manual_seed(0)) + 3, classes_of(80, 4)
-    found = probe.logistic(x, labels, 4, c)
+    found = logistic.logistic(x, labels, 4, c)
     weight, bias = found.weight.clone().requires_grad_(), found.bias.clone().requires_grad_()
-    value = probe.objective(probe.Probe(weight, bias), x, labels, c)
+    value = logistic.objective(logistic.Probe(weight, bias), x, labels, c)
     for slope in torch.autograd.grad(value, (weight, bias)):
         assert slope.abs().max() < 1e-5
     torch.manual_seed(0)
     for _ in range(5):
-        near = probe.Probe(found.weight + 0.01 * torch.randn(6, 4), found.bias + 0.01 * torch.randn(4))
-        assert probe.objective(near, x, labels, c) > value
+        near = logistic.Probe(found.weight + 0.01 * torch.randn(6, 4), found.bias + 0.01 * torch.randn(4))
+        assert logistic.objective(near, x, labels, c) > value
 
 
 def test_the_probe_of_two_classes_is_what_newtons_method_finds():
@@ -129,15 +129,15 @@ def test_the_probe_of_two_classes_is_what_newtons_method_finds():
         slope = z.T @ (p - labels) / 50 + penalty @ w
         curve = (z.T * (p * (1 - p))) @ z / 50 + penalty
         w = w - torch.linalg.solve(curve, slope)
-    found = probe.logistic(x.float(), labels, 2, c)
+    found = logistic.logistic(x.float(), labels, 2, c)
     difference = torch.cat((found.weight[:, 1] - found.weight[:, 0], (found.bias[1] - found.bias[0])[None]))
     assert torch.allclose(difference, w, atol=1e-5)
 
 
 def test_where_the_probe_starts_changes_nothing():
     x, labels = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), classes_of(60, 3)
-    start = probe.Probe(torch.randn(5, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64))
-    one, two = probe.logistic(x, labels, 3, 2.0), probe.logistic(x, labels, 3, 2.0, start)
+    start = logistic.Probe(torch.randn(5, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64))
+    one, two = logistic.logistic(x, labels, 3, 2.0), logistic.logistic(x, labels, 3, 2.0, start)
     assert torch.allclose(one(x).softmax(1), two(x).softmax(1), atol=1e-5)
 
 
@@ -156,10 +156,10 @@ def test_the_strength_is_the_one_that_serves_the_validation_pictures():
     fitted, c = probe.fit((x, labels), (held, right), 2)
 
     def hits(exponent: float) -> int:
-        return int((probe.logistic(x, labels, 2, 10**exponent)(held).argmax(1) == right).sum())
+        return int((logistic.logistic(x, labels, 2, 10**exponent)(held).argmax(1) == right).sum())
 
-    assert int((probe.logistic(x, labels, 2, c)(held).argmax(1) == right).sum()) >= max(map(hits, probe.COARSE))
-    both = probe.logistic(torch.cat((x, held)), torch.cat((labels, right)), 2, c)
+    assert int((logistic.logistic(x, labels, 2, c)(held).argmax(1) == right).sum()) >= max(map(hits, probe.COARSE))
+    both = logistic.logistic(torch.cat((x, held)), torch.cat((labels, right)), 2, c)
     assert torch.allclose(fitted(held).softmax(1), both(held).softmax(1), atol=1e-4)  # refitted on all
 
 

@@ -90,22 +90,22 @@ def blobs(count: int = 300, width: int = 20, noise: float = 1.0) -> tuple[torch.
     return x, labels
 
 
-def test_the_probe_is_at_the_minimum_of_its_loss():
+def test_the_probe_is_at_the_minimum_of_its_loss_where_weights_are_of_standard_features():
     x, labels = blobs()
-    found = probing.logistic(x, labels, 3, 0.1)
-    weight, bias = found.weight.clone().requires_grad_(), found.bias.clone().requires_grad_()
-    z = (x - found.mean) / found.scale
+    x = x * torch.linspace(0.1, 30, 20) + 3
+    found, mean, scale = probing.standard(x, labels, 3, 0.1), x.double().mean(0), x.double().std(0, correction=0)
+    weight = (found.weight * scale[:, None]).requires_grad_()
+    bias = (found.bias + mean @ found.weight).requires_grad_()
+    z = (x.double() - mean) / scale
+    assert torch.allclose(z @ weight + bias, found(x), atol=1e-4)
     (F.cross_entropy(z @ weight + bias, labels) + 0.05 * weight.square().sum()).backward()
     assert weight.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4
-    assert torch.allclose(z.mean(0), torch.zeros(20), atol=1e-5) and torch.allclose(
-        z.std(0, correction=0), torch.ones(20), atol=1e-4
-    )
 
 
 def test_the_probe_does_not_care_about_scale_and_a_unit_that_never_changes():
     x, labels = blobs()
     moved = torch.cat((1000 * x[:, :10] - 7, x[:, 10:], torch.full((300, 1), 5.0)), dim=1)
-    one, other = probing.logistic(x, labels, 3, 0.1), probing.logistic(moved, labels, 3, 0.1)
+    one, other = probing.standard(x, labels, 3, 0.1), probing.standard(moved, labels, 3, 0.1)
     assert torch.allclose(one(x), other(moved), atol=1e-2) and other(moved).isfinite().all()
 
 
