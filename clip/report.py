@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clip.checks import NONE, Tally
 from clip.labels import Label
-from multimodal import checkpoint
+from multimodal import checkpoint, images
 from multimodal.data.report import printable
 
 THUMBNAIL = 192  # pixels of the longer side
@@ -256,7 +256,7 @@ def write_confusion(path: Path, tally: Tally, labels: Sequence[Label]) -> bool:
 
 
 def _short(name: str) -> str:
-    name = printable(name)
+    name = images.plain(printable(name))  # what the font has
     return name if len(name) <= 32 else f"{name[:31]}…"
 
 
