@@ -9,7 +9,7 @@ dvae   PSNR of held-out scenes from their codes; beside it the scenes as 16x16 t
 dalle  every everyday concept drawn once: is the real rendering nearest in pixels the one asked for? Beside it chance, and
        the real renderings after a passage through the dVAE; then pairs never seen together, each thing in its place
 clip   drawings of an artist never trained on, in a colour emoji font (apt install fonts-noto-color-emoji), named among
-       all concepts; beside it nearest neighbours in pixels among all drawings trained on
+       all concepts, in English and in French; beside it nearest neighbours in pixels among all drawings trained on
 """
 
 import argparse
@@ -255,6 +255,7 @@ def judge_clip(settings) -> dict:
     from clip import encoder, judge
     from clip.material import drawn
     from multimodal import images
+    from multimodal.data.art import foreign_names
     from multimodal.data.drawings import STYLES, concepts_of
 
     if not settings.font.is_file():
@@ -263,20 +264,22 @@ def judge_clip(settings) -> dict:
     model = encoder.find(settings.clip)
     size, font = model.size, ImageFont.truetype(str(settings.font), BITMAP)
     figures = {}
-    print(f"\n{'unseen artist':<14}{'drawings':>9}{'CLIP top-1':>12}{'top-5':>8}{'pixels top-1':>14}{'chance':>9}")
-    for which in ("all", "everyday"):
-        concepts = concepts_of(which)
+    print(f"\n{'unseen artist':<20}{'drawings':>9}{'CLIP top-1':>12}{'top-5':>8}{'pixels top-1':>14}{'chance':>9}")
+    french = foreign_names("fr")
+    for which, said in (("all", None), ("all", french), ("everyday", None), ("everyday", french)):
+        concepts = [concept for concept in concepts_of(which) if said is None or concept.key in said]
         pictures = [rendered(font, concept.emoji, size) for concept in concepts]
         # the judges count picture i as thing i: names without a picture stand last
         order = sorted(range(len(concepts)), key=lambda i: pictures[i] is None)
         shown = torch.stack([pictures[i] for i in order if pictures[i] is not None])
-        names = [concepts[i].name for i in order]
-        named = judge.naming(model, shown, names)
+        names = [said[concepts[i].key] if said else concepts[i].name for i in order]
+        named = judge.naming(model, shown, names, ("{}",)) if said else judge.naming(model, shown, names)
         known = drawn([concepts[i] for i in order], STYLES, size)
         floor, chance = judge.nearest_pixels(known, shown, len(names)), 1 / len(names)
-        figures[which] = {"drawings": len(shown), "names": len(names), **named, "pixels_top1": floor, "chance": chance}
-        print(f"{which:<14}{len(shown):>9,}{named['top1']:>12.1%}{named['top5']:>8.1%}{floor:>14.1%}{chance:>9.2%}")
-        if settings.sheet and which == "everyday":
+        row = f"{which}, in French" if said else which
+        figures[row] = {"drawings": len(shown), "names": len(names), **named, "pixels_top1": floor, "chance": chance}
+        print(f"{row:<20}{len(shown):>9,}{named['top1']:>12.1%}{named['top5']:>8.1%}{floor:>14.1%}{chance:>9.2%}")
+        if settings.sheet and row == "everyday":
             images.grid(images.to_float(shown[:64]), 8, names[:64]).save(settings.sheet)
     return figures
 

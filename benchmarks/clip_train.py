@@ -267,7 +267,8 @@ def peer(side: str, tokenizer, minutes: float, batch_size: int, lr: float, warmu
     ours = config("small")
     fit = open_clip.image_transform(size, True, ours.mean, ours.std, aug_cfg={"scale": (0.9, 1.0)})
     look = open_clip.image_transform(size, False, ours.mean, ours.std)
-    source = Drawings(concepts=preset.concepts, styles=(STYLES[0],), mixture=preset.mixture, length=10**6)
+    source = Drawings(concepts=preset.concepts, styles=(STYLES[0],), mixture=preset.mixture, languages=preset.languages,
+                      length=10**6)  # fmt: skip
 
     def read(texts) -> Tensor:
         rows = [tokenize(tokenizer, [text], context - 1)[0][0].tolist() for text in texts]

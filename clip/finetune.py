@@ -119,7 +119,7 @@ def tune(settings: Finetune, argv: list[str] | None) -> int:
         cli.say("no other classes are at hand, so that what is lost will not be seen; --guard FOLDER gives some.")
     plan = None
     if settings.augment:
-        plan, sentence = decide(ours.captions, ours.judged["image"])
+        plan, sentence = decide(ours.captions, material.examples(ours.source, size))
         cli.say(sentence)
 
     def measured(encoder) -> dict[str, float]:

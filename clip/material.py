@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clip import judge
 from clip.encoder import Encoder
+from clip.presets import TrainCLIP
 from clip.zeroshot import TEMPLATES
 from multimodal import cards, cli
 from multimodal.cli import UserError
@@ -27,6 +28,7 @@ from multimodal.data.sources import captioned
 from multimodal.tokenizer import caption
 
 JUDGED = 1000  # held-out pairs, among which each must find its own; held-out pictures of classes
+EXAMPLES = 256  # training pictures, which show of what kind all are
 CAPTIONS = 20_000  # of the default drawings, from which the vocabulary is learned
 
 
@@ -66,6 +68,11 @@ class Material:
         return found | (self.named.measured(encoder) if self.named is not None else {}) | self.floor
 
 
+def examples(source: pairs.PairSource, size: int) -> UInt8[Tensor, "b 3 size size"]:
+    """Some of the pictures that are trained on: those held out may be of another kind, as pairs are among drawings."""
+    return pairs.batch(source, spread(len(source), EXAMPLES), size)["image"]
+
+
 def spread(count: int, most: int = JUDGED) -> list[int]:
     """At most so many of `count` items, from the first to the last."""
     return [i * count // min(count, most) for i in range(min(count, most))]
@@ -78,12 +85,11 @@ def drawn(concepts, styles: Sequence[str], size: int) -> UInt8[Tensor, "b 3 size
     return rearrange(torch.stack(pictures), "b h w c -> b c h w").contiguous()
 
 
-def drawings(
-    seed: int, concepts: str, styles: tuple[str, ...], mixture: dict[str, float], size: int, length: int = 10**6
-) -> Material:
+def drawings(settings: TrainCLIP, size: int, length: int = 10**6) -> Material:
     """The default drawings of some artists; where one is left out, his judge the model."""
-    source, held_out = captioned((), seed, concepts)
-    source = replace(source, styles=styles, mixture=mixture, length=length)
+    styles = settings.styles
+    source, held_out = captioned((), settings.seed, settings.concepts)
+    source = replace(source, styles=styles, mixture=settings.mixture, languages=settings.languages, length=length)
     held_out = replace(held_out, styles=styles)
     names, count = [concept.name for concept in source.concepts], len(source.concepts)
     unseen = tuple(style for style in STYLES if style not in styles)

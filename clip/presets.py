@@ -162,6 +162,8 @@ class TrainCLIP(Common):
         }  # fmt: skip
     )
     """Shares of the kinds of default drawings; a kind left out never comes."""
+    languages: tuple[Literal["fr", "de", "es", "it", "pt", "id", "tr"], ...] = ("fr",)
+    """Besides English, in the captions of the kind language."""
     half: bool = False
     """Write the model's weights in bf16, half the size; the training state stays fp32."""
     augment: bool = True

@@ -59,7 +59,7 @@ def _train(settings: TrainCLIP, run, device: str, argv: list[str] | None) -> int
         ours = material.given(settings.data, settings.classes, settings.template, size, run if first else None)
     else:
         length = 10**6 if encoder is None else lit.DRAWINGS
-        ours = material.drawings(settings.seed, settings.concepts, settings.styles, settings.mixture, size, length)
+        ours = material.drawings(settings, size, length)
     kept = settings.out / "tokenizer.json"
     if first and not (settings.resume and kept.is_file()):
         with checkpoint.replacing(kept) as aside:
@@ -75,7 +75,7 @@ def _train(settings: TrainCLIP, run, device: str, argv: list[str] | None) -> int
         torch.nn.init.constant_(network.bias, loss.first_bias(batch_size))
     plan = None
     if settings.augment and encoder is None:
-        plan, sentence = decide(ours.captions, ours.judged["image"])
+        plan, sentence = decide(ours.captions, material.examples(ours.source, size))
         cli.say(sentence)
     count, take = len(ours.source), lambda items: pairs.batch(ours.source, items, size)
     if encoder is not None:

