@@ -208,6 +208,8 @@ def fit(
     state_file.parent.mkdir(parents=True, exist_ok=True)
     for left in (*run.glob(".*.part"), *state_file.parent.glob(".*.part")):
         left.unlink()  # half a file of a process that was killed
+    if where.type == "cpu":
+        devices.keep_memory()
     model.to(where).train()
     # measured where it is left to us, so one process's word goes for all of them
     half = distributed.first(float(devices.precision(where, config.precision) == "bf16"))

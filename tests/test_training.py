@@ -1,7 +1,9 @@
 """Claims about the one loop: resume equals uninterrupted, a killed run resumes, nothing is lost."""
 
 import json
+import mmap
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -106,6 +108,28 @@ def test_auto_is_the_precision_whose_products_are_faster(slower, monkeypatch):
     monkeypatch.setattr(devices, "fast_bf16", devices.fast_bf16.__wrapped__)
     assert devices.precision(cpu) == ("fp32" if slower == torch.bfloat16 else "bf16")
     assert (devices.precision(cpu, "bf16"), devices.precision(cpu, "fp32")) == ("bf16", "fp32")
+
+
+def test_memory_that_is_freed_is_taken_again_without_new_pages():
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library than glibc")
+    script = """
+        import resource, sys, torch
+        from multimodal import devices
+        if sys.argv[1] == "keep":
+            devices.keep_memory()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(2**24)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", textwrap.dedent(script), how], capture_output=True, text=True,
+                                check=True, cwd=Path(__file__).parents[1]).stdout)
+        for how in ("keep", "leave")
+    }  # fmt: skip
+    pages = 2**26 // mmap.PAGESIZE
+    assert faults["keep"] < 10 * pages and faults["leave"] > 15 * pages
 
 
 def test_the_batch_ramps_up_linearly_and_no_batch_is_left_out_or_seen_twice(tmp_path):
