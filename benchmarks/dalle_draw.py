@@ -7,8 +7,10 @@
 Sides: DALLE-pytorch as it ships (with cond_scale 1 its cache is dropped, so every code is a forward pass of all before it);
 its own cache, patched so that it is used; ours, one position a code as there. With guidance it computes two passes a code, whose
 result is wrong (its caption is zeroed for both, or both share a cache); it is timed all the same. Width, depth and parameters are
-equal; ours paints the pictures too, as theirs does. fp32 on both sides, and ours in bf16 besides.
-The floor is all weights of our transformer read once a code, at the speed that this machine reads memory (measured here).
+equal; ours paints the pictures too, as theirs does. fp32 on both sides, and ours in bf16 besides; and ours as our models are
+trained, where a position of the transformer stands for a block of 4x4 codes and a small network paints them.
+The floor is what a side's weights take to be read, once a code (or a block) for all drawings, at the speed that this machine
+reads memory (measured here).
 """
 
 import argparse
@@ -28,6 +30,7 @@ from multimodal import cards
 
 SMALL = {"width": 256, "depth": 8, "text": 32, "words": 1000, "codes": 1024, "grid": 16, "pixels": 64}
 REAL = {"width": 512, "depth": 12, "text": 256, "words": 10_000, "codes": 1024, "grid": 16, "pixels": 128}
+BLOCK = 4  # side of the blocks of codes, as in the bundled model
 LARGE = REAL | {"grid": 32, "pixels": 256}
 
 
@@ -51,7 +54,8 @@ def blocks_of(sizes: dict):
     return replace(modern(sizes["width"], sizes["depth"], sizes["width"] // 64, rotary_axes=3), mlp_ratio=5)
 
 
-def ours(sizes: dict, precision: str):
+def ours(sizes: dict, precision: str = "fp32", block: int = 1):
+    """fp32 is as `dalle.sample` computes it; bf16 with packed weights."""
     from dalle.drawing import paint, sample_codes
     from dalle.dvae import DVAE
     from dalle.model import DALLE, Artist
@@ -60,17 +64,21 @@ def ours(sizes: dict, precision: str):
     from multimodal.sampling import Sampling
 
     torch.manual_seed(0)
-    config = DALLEConfig(blocks_of(sizes), sizes["words"], sizes["text"], sizes["grid"], sizes["codes"])
+    config = DALLEConfig(blocks_of(sizes), sizes["words"], sizes["text"], sizes["grid"], sizes["codes"], block)
     picture = DVAEConfig(
         size=sizes["pixels"], patch=sizes["pixels"] // sizes["grid"], grid=sizes["grid"], levels=(4, 4, 8, 8)
     )
-    artist = Artist(pack(DALLE(config), precision), DVAE(picture).eval(), Words(sizes["text"]))
+    network = DALLE(config).eval() if precision == "fp32" else pack(DALLE(config), precision)
+    artist = Artist(network, DVAE(picture).eval(), Words(sizes["text"]))
 
     def draw(count: int, guidance: float) -> None:
         *_, canvas = sample_codes(artist, ["x"], list(range(count)), guidance, Sampling(1.0, sizes["codes"] // 2))
         assert paint(artist, canvas).shape[0] == count
 
-    return draw, sum(p.numel() for p in DALLE(config).parameters())
+    network = DALLE(config)
+    total = sum(p.numel() for p in network.parameters())
+    painting = sum(p.numel() for module in (network.painter, network.code_head) for p in module.parameters())
+    return draw, total, (total - painting) * config.blocks + painting * config.length
 
 
 def theirs(module, sizes: dict, cached: bool):
@@ -82,7 +90,8 @@ def theirs(module, sizes: dict, cached: bool):
         pictures = model.generate_images(text.repeat(count, 1), cond_scale=guidance, use_cache=cached)
         assert pictures.shape[0] == count
 
-    return draw, sum(p.numel() for name, p in model.named_parameters() if not name.startswith("vae."))
+    total = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("vae."))
+    return draw, total, total * sizes["grid"] ** 2
 
 
 def bandwidth() -> float:
@@ -112,7 +121,9 @@ def main() -> None:
     module = peers.dalle_pytorch(options.peer) if options.peer else None
     rows, speed = [], bandwidth()
     for sizes in [REAL, LARGE] if options.real else [SMALL]:
-        makers = {"ours fp32": lambda s: ours(s, "fp32"), "ours bf16": lambda s: ours(s, "bf16")}
+        makers = {
+            "ours fp32": ours, "ours bf16": lambda s: ours(s, "bf16"), "ours fp32, blocks": lambda s: ours(s, block=BLOCK),
+        }  # fmt: skip
         if module:
             makers |= {
                 "DALLE-pytorch": lambda s: theirs(module, s, False),
@@ -121,18 +132,18 @@ def main() -> None:
         for guidance in options.guidance:
             for count in options.batches:
                 seconds: dict[str, list[float]] = {}
-                parameters = {}
+                parameters, reads = {}, {}
                 for turn in range(options.repeats):
                     for name, make in makers.items():
                         if turn and count * max(seconds[name]) > options.slowest:
                             continue
-                        draw, parameters[name] = make(sizes)
+                        draw, parameters[name], reads[name] = make(sizes)
                         began = time.perf_counter()
                         draw(count, guidance)
                         seconds.setdefault(name, []).append((time.perf_counter() - began) / count)
                 medians = {name: statistics.median(times) for name, times in seconds.items()}
                 for name, least in medians.items():
-                    floor = parameters["ours fp32"] * (2 if "bf16" in name else 4) * sizes["grid"] ** 2 / speed / count
+                    floor = reads[name] * (2 if "bf16" in name else 4) / speed / count
                     rows.append({
                         "side": name, "image_tokens": sizes["grid"] ** 2, "parameters": parameters[name],
                         "guidance": guidance, "drawings": count, "seconds_each": round(least, 4),
