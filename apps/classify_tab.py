@@ -26,7 +26,7 @@ PICTURES = (
     ("strawberry.png", "strawberry, tomato, cherries, red apple, watermelon, peach", "strawberry", ONE),
     (
         "cat-and-fish.png",
-        "a cat to the left of a fish\na cat to the right of a fish\na dog to the left of a fish\na cat\na fish",
+        "a cat to the left of a fish\na dog to the left of a fish\na cat to the left of a bird\na cat\na fish",
         "a cat to the left of a fish",
         AS_IT_IS,
     ),

@@ -130,8 +130,8 @@ def limits(settings: TrainCLIP, ours) -> str:
         "The held-out pairs show two concepts that were never shown together in training. val_unseen_style_top1 is how "
         "often an artist's drawing never trained on gets its own name among all, val_unseen_style_pixels_top1 what the "
         "nearest neighbour in 16x16 pixels reaches; val_trained_drawings_top1 is on drawings that were trained on. It "
-        "knows emoji-like drawings and their English names: on photographs it is near chance, so train on your own "
-        "captioned photographs for those."
+        f"knows emoji-like drawings by their names (in {', '.join(('en', *settings.languages))}): on photographs it is near "
+        "chance, so train on your own captioned photographs for those."
     )
 
 
