@@ -333,7 +333,7 @@ DALLE_PRESETS = {
         TrainDALLE(
             train=TrainConfig(
                 steps=100_000,
-                minutes=95.0,
+                minutes=114.0,
                 batch_size=48,
                 lr=3e-3,
                 embedding_lr=8.0,
