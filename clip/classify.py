@@ -154,15 +154,6 @@ def table(record: dict, count: int) -> str:
 
 
 @contextlib.contextmanager
-def _writing(flag: str, path: Path):
-    """What cannot be written is told with its flag."""
-    try:
-        yield
-    except OSError as error:
-        raise cli.Failed(f"--{flag} {path} could not be written: {error.strerror or error}.") from None
-
-
-@contextlib.contextmanager
 def _csv_rows(path: Path | None, top_k: int):
     """A function that adds a record to the table, which is in its place once all are added, or the run was ended."""
     import csv
@@ -173,7 +164,7 @@ def _csv_rows(path: Path | None, top_k: int):
         yield lambda record: None
         return
     with contextlib.ExitStack() as opened:
-        with _writing("csv", path):
+        with cli.writing("csv", path):
             aside = opened.enter_context(checkpoint.replacing(path))
             # names of files that are no UTF-8 are written as they are shown
             file = opened.enter_context(open(aside, "w", encoding="utf-8", errors="backslashreplace", newline=""))
@@ -364,10 +355,10 @@ def classify(settings: Settings) -> int:
     if asked.truth is not None:
         asked.truth.tell(tally.pictures)
     if page is not None:
-        with _writing("html", settings.html):
+        with cli.writing("html", settings.html):
             page.write(settings.html, asked.about, asked.warnings + late, tally, labels)
     if settings.confusion is not None:
-        with _writing("confusion", settings.confusion):
+        with cli.writing("confusion", settings.confusion):
             drawn = report.write_confusion(settings.confusion, tally, labels)
         if not drawn:
             raise cli.Failed(

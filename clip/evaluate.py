@@ -195,11 +195,8 @@ def plot(settings: Settings, record: dict[str, Any]) -> None:
     axes.axhline(100 * found["zeroshot"], color="grey", linestyle=":", linewidth=1)
     axes.set(xticks=list(places), xticklabels=shots, xlabel="labelled pictures of each class", ylabel="right, %")
     axes.set_title(f"{record['model']}, few-shot", fontsize=10)
-    try:
-        with replacing(settings.plot) as aside:
-            picture.savefig(aside, format=settings.plot.suffix[1:].lower(), dpi=150)
-    except OSError as error:
-        raise UserError(f"--plot {settings.plot} could not be written: {error.strerror or error}.") from None
+    with cli.writing("plot", settings.plot), replacing(settings.plot) as aside:
+        picture.savefig(aside, format=settings.plot.suffix[1:].lower(), dpi=150)
     cli.say(f"drawn into {settings.plot}")
 
 

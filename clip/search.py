@@ -304,10 +304,8 @@ def write_page(settings: Settings, title: str, sections: list) -> None:
     from clip.page import page
     from multimodal.checkpoint import write_text
 
-    try:
+    with cli.writing("html", settings.html):
         write_text(settings.html, page(title, sections))
-    except OSError as error:
-        raise UserError(f"--html {settings.html} could not be written: {error.strerror or error}.") from None
     print(settings.html)
 
 

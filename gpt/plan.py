@@ -40,6 +40,7 @@ def measure(config: GPTConfig, settings: TrainGPT, device: torch.device) -> tupl
     Where the batch is too large for the time, one row is measured, and the others are taken to cost the same.
     """
     torch.manual_seed(settings.seed)
+    devices.keep_memory(device)  # as `fit` does
     model = GPT(config).to(device).train()
     train = replace(settings.train, precision=devices.precision(device, settings.train.precision))
     optimizers = optim.optimizers(model, train)

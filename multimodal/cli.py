@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 S = TypeVar("S")
@@ -23,6 +24,15 @@ class UserError(ValueError):
 
 class Failed(UserError):
     """What went wrong although it was asked for rightly: exit status 1 instead of 2."""
+
+
+@contextlib.contextmanager
+def writing(flag: str, path: Path):
+    """What cannot be written is told with its flag."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(f"--{flag} {path} could not be written: {error.strerror or error}.") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -208,8 +208,7 @@ def fit(
     state_file.parent.mkdir(parents=True, exist_ok=True)
     for left in (*run.glob(".*.part"), *state_file.parent.glob(".*.part")):
         left.unlink()  # half a file of a process that was killed
-    if where.type == "cpu":
-        devices.keep_memory()
+    devices.keep_memory(where)
     model.to(where).train()
     # measured where it is left to us, so one process's word goes for all of them
     half = distributed.first(float(devices.precision(where, config.precision) == "bf16"))
@@ -247,7 +246,8 @@ def fit(
         return seconds_before + time.monotonic() - began
 
     def progress() -> float:
-        by_clock = seconds() / (60 * config.minutes) if config.minutes else 0.0
+        # of several processes one clock counts, so that all end at the same step
+        by_clock = distributed.first(seconds() / (60 * config.minutes)) if config.minutes else 0.0
         return max(step / config.steps, by_clock)
 
     @contextlib.contextmanager
@@ -293,14 +293,14 @@ def fit(
     if resume and save is not None:  # a run killed between its two files: what others load is behind the state
         with averaged():
             save(model)
-    stopped, ending = "steps", step > 0 and distributed.first(progress()) >= 1  # however little time: a run has a step
+    stopped, ending = "steps", step > 0 and progress() >= 1  # however little time: a run has a step
     total = round(config.minutes * 60) if config.minutes else config.steps
     shown = cli.bar(total=total, initial=min(total, round(seconds_before) if config.minutes else step),
                     unit="s" if config.minutes else "step", desc=run.name)  # fmt: skip
     source = _prefetched(batches, sum(optim.passes(i, config) for i in range(step)))
     with shown, _stop_on_signal() as signals, open(metrics_file, "a", buffering=1) as log, contextlib.closing(source):
         while step < config.steps and not ending:
-            now = distributed.first(progress())
+            now = progress()
             if anneal is not None:
                 anneal(now)
             torch.manual_seed(seed * 1_000_003 + step)
@@ -339,9 +339,8 @@ def fit(
             if average:
                 decay = min(config.ema, step / (step + 9))  # a young average must not hold on to the start
                 torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-            # of several processes all must end at the same step
             signalled = distributed.anywhere(bool(signals))
-            ending = step >= config.steps or signalled or distributed.first(progress()) >= 1
+            ending = step >= config.steps or signalled or progress() >= 1
             record["seconds"] = round(seconds(), 3)
             evaluated = not signalled and (ending or step % config.evaluate_every == 0)
             if evaluated:

@@ -117,7 +117,7 @@ def test_memory_that_is_freed_is_taken_again_without_new_pages():
         import resource, sys, torch
         from multimodal import devices
         if sys.argv[1] == "keep":
-            devices.keep_memory()
+            devices.keep_memory(torch.device("cpu"))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(20):
             torch.ones(2**24)
