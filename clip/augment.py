@@ -2,7 +2,9 @@
 
 Little data is seen many times: changing it each time is what makes a small CLIP work on another artist's drawings.
 What captions speak of is kept: nothing is turned far (top stays top), nothing is mirrored whose caption says left or right or
-speaks of writing, and where captions name colours, colours keep their names.
+speaks of writing, and where captions name colours, colours keep their names. A caption that says left or right and nothing else
+that a mirror would make wrong has an opposite, for the mirrored picture. Both in one batch teach the two words: no others of it
+differ in them alone (as the swapped captions of Yuksekgonul et al. 2023, NegCLIP, here with pictures).
 """
 
 import re
@@ -31,6 +33,19 @@ SIDES = re.compile(
     re.IGNORECASE,
 )
 """What a mirror would make wrong or another thing, in English and the languages of the default drawings."""
+OPPOSITES = (
+    ("left", "right"), ("gauche", "droite"), ("links", "rechts"), ("linke", "rechte"), ("linken", "rechten"),
+    ("izquierda", "derecha"), ("sinistra", "destra"), ("esquerda", "direita"),
+)  # fmt: skip
+OPPOSITE = {one: other for pair in OPPOSITES for one, other in (pair, pair[::-1])}
+# of English as places only: not "he left", "the right tool"
+DIRECTIONS = re.compile(
+    r"\b(?:(?:left|right)(?=\s+(?:of|side|half|corner|hand|arrow)\b)"
+    r"|(?<=\b(?:the|its|top|far) )(?:left|right)(?=\s+(?:and|with|is|are|in|drawn|as)\b|\s*[,.;:!)]|\s*$)"
+    r"|(?<=\b(?:upper|lower) )(?:left|right)|(?<=\bbottom )(?:left|right)"
+    rf"|{'|'.join(word for pair in OPPOSITES[1:] for word in pair)})\b",
+    re.IGNORECASE,
+)
 COLOUR_NAMES = {word.replace("_", " ") for language in phrases.LANGUAGES.values() for word in language.colours.split()}
 COLOUR_NAMES |= {
     *phrases.COLOUR_ORDER,
@@ -48,6 +63,14 @@ def one_sided(caption: str) -> bool:
     return SIDES.search(caption) is not None
 
 
+def opposite(caption: str) -> str | None:
+    """What is true of the mirrored picture where the caption says left or right, and None where it does not, or where a mirror
+    might make anything else of it wrong."""
+    if one_sided(DIRECTIONS.sub("", caption)) or not DIRECTIONS.search(caption):
+        return None
+    return DIRECTIONS.sub(lambda found: OPPOSITE[found[0].lower()], caption)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What suits the data."""
@@ -63,6 +86,7 @@ def decide(captions: Iterable[str], pictures: UInt8[Tensor, "b 3 h w"]) -> tuple
     """What may be done with pictures like these that have captions like these, and the same in words."""
     captions = list(captions)
     sided = sum(map(one_sided, captions)) / max(1, len(captions))
+    turned = sum(opposite(caption) is not None for caption in captions) / max(1, len(captions))
     coloured = sum(COLOURS.search(caption) is not None for caption in captions) / max(1, len(captions))
     plan = Plan(coloured < SPOKEN, plain_ground(pictures).float().mean().item() < 0.5)
     how = (
@@ -77,7 +101,13 @@ def decide(captions: Iterable[str], pictures: UInt8[Tensor, "b 3 h w"]) -> tuple
     )  # fmt: skip
     return plan, (
         f"augmentation: {how}; {colours}; every other one is mirrored of the {1 - sided:.0%} whose captions say neither left "
-        "nor right and speak of no writing."
+        "nor right and speak of no writing"
+        + (
+            f", and beside the {turned:.0%} that can be turned by exchanging left and right comes their opposite"
+            if turned
+            else ""
+        )
+        + "."
     )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip import chunks
-from clip.augment import Plan, augment, one_sided
+from clip.augment import Plan, augment, one_sided, opposite
 from clip.loss import contrastive
 from clip.model import CLIP, tokenize
 from clip.watch import Watch
@@ -21,11 +21,21 @@ from multimodal.data import pairs
 from multimodal.tokenizer import Tokenizer
 from multimodal.training import Batch, Loss, shuffled
 
+OPPOSED = 4  # at most one in so many pairs of a batch makes room for the opposite of another
+
 
 def batches(
-    take: Callable[[Sequence[int]], Batch], count: int, tokenizer: Tokenizer, context: int, batch_size: int, seed: int
+    take: Callable[[Sequence[int]], Batch],
+    count: int,
+    tokenizer: Tokenizer,
+    context: int,
+    batch_size: int,
+    seed: int,
+    *,
+    opposites: bool = False,
 ) -> Callable[[int], Batch]:
-    """Batch `index` of `count` items, or what this process has of it; `take` gives items by number, as `pairs.batch`.
+    """Batch `index` of `count` items, or what this process has of it; `take` gives items by number, as `pairs.batch`. With
+    `opposites`, pairs whose captions say left or right bring their mirrored ones, in place of the batch's last.
     Raises UserError for a batch of one: its loss is 0 whatever the model does."""
     if batch_size < 2:
         raise UserError(
@@ -35,7 +45,7 @@ def batches(
 
     def batch(index: int) -> Batch:
         items = pairs.share(shuffled(index, batch_size, count, seed), distributed.rank(), distributed.world())
-        found = take(items)
+        found = opposed(take(items)) if opposites else take(items)
         tokens = tokenize(tokenizer, found["caption"], context)[0]
         return {
             "image": found["image"],
@@ -45,6 +55,22 @@ def batches(
         }
 
     return batch
+
+
+def opposed(found: Batch) -> Batch:
+    """The batch with the mirrored picture and the turned caption of those that have one; as many of its last pairs go."""
+    count = len(found["caption"])
+    turned = [(i, caption) for i, caption in enumerate(map(opposite, found["caption"])) if caption is not None]
+    turned = turned[: count // OPPOSED]
+    turned = [(i, caption) for i, caption in turned if i < count - len(turned)]  # the others go themselves
+    if not turned:
+        return found
+    stays, those = count - len(turned), torch.tensor([i for i, _ in turned])
+    return {
+        "image": torch.cat((found["image"][:stays], found["image"][those].flip(-1))),
+        "caption": [*found["caption"][:stays], *(caption for _, caption in turned)],
+        "identity": torch.cat((found["identity"][:stays], ~found["identity"][those])),  # nothing else has these
+    }
 
 
 def named(identity: Int[Tensor, "b k"], tokens: Int[Tensor, "b n"]) -> Int[Tensor, "b j"]:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clip import augment, chunks, finetune, judge, lit, loss, material, model
-from clip.contrast import batches, loss_of, named
+from clip.contrast import batches, loss_of, named, opposed
 from clip.encoder import Ours, find
 from clip.finetune import main as tune
 from clip.presets import PRESETS, CLIPConfig
@@ -238,6 +238,49 @@ def test_only_pictures_that_may_be_are_mirrored_and_half_of_them_are():
 )
 def test_captions_say_what_a_mirror_would_make_wrong(caption, sided):
     assert augment.one_sided(caption) == sided
+
+
+@pytest.mark.parametrize(
+    ("caption", "turned"),
+    [
+        ("a cat to the left of a dog", "a cat to the right of a dog"),
+        ("a cat on the left, a dog on the right", "a cat on the right, a dog on the left"),
+        ("A cat in the Upper Right corner", "A cat in the Upper left corner"),
+        ("at the bottom left, drawn by openmoji", "at the bottom right, drawn by openmoji"),
+        ("an owl on the right drawn by openmoji", "an owl on the left drawn by openmoji"),
+        ("a dog with a cat to its right", "a dog with a cat to its left"),
+        ("une pomme à gauche d'un chat", "une pomme à droite d'un chat"),
+        ("right arrow", "left arrow"),
+        ("a cat above a dog", None),
+        ("he left the house", None),
+        ("the right tool", None),
+        ("left luggage", None),
+        ("a letter on the left", None),  # whose own picture a mirror would break
+        ("he left the house on the right", None),
+        ("", None),
+    ],
+)
+def test_a_caption_that_says_left_or_right_has_an_opposite_unless_a_mirror_might_break_more(caption, turned):
+    assert augment.opposite(caption) == turned
+    if turned is not None:
+        assert augment.opposite(turned) == caption.lower() or caption != caption.lower()
+
+
+def test_the_mirrored_picture_with_the_turned_caption_is_in_the_batch_and_matches_nothing_else():
+    captions = ["a cat", "a cat left of a dog", "a dog", "a hat", "a pen", "a cup", "a hen", "an owl on the right"]
+    found = {
+        "image": torch.randint(256, (8, 3, 4, 4), dtype=torch.uint8),
+        "caption": captions,
+        "identity": torch.arange(16).reshape(8, 2),
+    }
+    made = opposed(found)
+    assert made["caption"] == [*captions[:7], "a cat right of a dog"]  # the last gave way, though it has an opposite
+    assert made["image"][7].equal(found["image"][1].flip(-1)) and made["image"][:7].equal(found["image"][:7])
+    assert loss.matches(made["identity"], made["identity"]).sum() == 8
+    assert opposed(found | {"caption": ["a cat"] * 8})["image"].equal(found["image"])
+    sided = opposed(found | {"caption": ["a cat on the left"] * 8})["caption"]
+    assert sided == ["a cat on the left"] * 6 + ["a cat on the right"] * 2  # no more than a quarter
+    assert opposed({name: value[:2] for name, value in found.items()})["caption"] == captions[:2]
 
 
 def test_colours_are_kept_where_captions_name_them_and_the_decision_is_told():
