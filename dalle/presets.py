@@ -169,13 +169,16 @@ class DALLEConfig:
 class TrainDALLE(Common):
     """Trains the transformer that continues a caption with the codes of a picture."""
 
+    model: str | None = None
+    """Start from this DALL·E, a run directory or the name of a bundled one, with its blocks, dVAE and tokenizer:
+    fine-tuning. Without it the weights start at random."""
     transformer: TransformerConfig = field(default_factory=lambda: modern(256, 6, 4, rotary_axes=3))
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[Path, ...] = ()
     """Captioned pictures: folders with same-stem .txt, tables (CSV, TSV, JSON lines), WebDataset archives (.tar);
     without it the default drawings."""
     dvae: Path | None = None
-    """The run directory of the dVAE (default: the one inside the bundled DALL·E)."""
+    """The run directory of the dVAE (default: the one inside the bundled DALL·E; with --model, the one inside that)."""
     concepts: Literal["everyday", "all"] = "everyday"
     """Which of the default drawings."""
     block: int = 1
@@ -223,6 +226,9 @@ class TrainDALLE(Common):
     """Part of every batch that is learned the other way: a picture is read, its caption is written."""
 
     def __post_init__(self):
+        super().__post_init__()
+        if self.model is not None and self.dvae is not None:
+            raise ValueError(f"--model {self.model} draws with its own dVAE: leave out --dvae {self.dvae}.")
         if not 1 <= self.views <= 1000:
             raise ValueError(f"views {self.views} is out of range: 1 to 1000.")
         for name in ("caption_drop", "code_noise", "any_order"):
@@ -343,6 +349,24 @@ DALLE_PRESETS = {
             ),
             block=4,
             half=True,
+            any_order=0.5,
+            captions=0.1,
+        ),
+    ),
+    "finetune": (
+        "the bundled model goes on with your own captioned pictures, in ten minutes: give --data",
+        TrainDALLE(
+            model="bundled",
+            train=TrainConfig(
+                steps=100_000,
+                minutes=10.0,
+                batch_size=24,
+                lr=1e-3,
+                embedding_lr=8.0,
+                warmup=0.05,
+                ema=0.99,
+                evaluate_every=100,
+            ),
             any_order=0.5,
             captions=0.1,
         ),

@@ -2,6 +2,7 @@
 
 python -m dalle.train bundled --dvae runs/dvae --out runs/dalle
 python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --train.minutes 60
+python -m dalle.train finetune --data my_captioned_pictures/ --out runs/mine    the bundled one goes on with your pictures
 """
 
 import sys
@@ -35,8 +36,14 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
 
     run, where = settings.out, devices.pick(settings.device)
     begin(settings)  # before any work
+    base = None
+    if settings.model is not None:
+        base = model.load(checkpoint.find(settings.model, "dalle"), where)
+        settings = continued(settings, base)
     own = run / "dvae"  # a run goes on with the codes it began with
-    codebook = own if settings.resume and own.is_dir() else settings.dvae or checkpoint.find(None, "dalle") / "dvae"
+    codebook = (
+        own if settings.resume and own.is_dir() else settings.dvae or checkpoint.find(settings.model, "dalle") / "dvae"
+    )
     dvae = tokenizers.load(codebook, where)
     size = dvae.config.size
     source, held_out = captioned(settings.data, settings.seed, settings.concepts, run=run)
@@ -54,28 +61,34 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     cli.say(f"{len(kept_codes):,} pictures are codes in {kept_codes.folder}; preview.png there shows what they keep.")
     count, captions, held_captions = len(kept_codes), kept_codes.captions, held_kept.captions
     kept = run / "tokenizer.json"
-    tokenizer = (
-        Tokenizer.load(kept)
-        if settings.resume and kept.is_file()
-        else Tokenizer.bpe(map(caption, captions), settings.text_vocabulary)
-    )
+    if base is not None:
+        tokenizer = base.tokenizer
+    elif settings.resume and kept.is_file():
+        tokenizer = Tokenizer.load(kept)
+    else:
+        tokenizer = Tokenizer.bpe(map(caption, captions), settings.text_vocabulary)
     text = model.encode_captions(tokenizer, captions, settings.text_length)
     held_text = model.encode_captions(tokenizer, held_captions, settings.text_length)
     if cut := model.too_long(tokenizer, captions, settings.text_length):
         cli.say(f"{cut:,} of {count:,} captions are longer than {settings.text_length - 1} tokens and were cut.")
 
     torch.manual_seed(settings.seed)
-    config = DALLEConfig(
-        settings.transformer,
-        text_vocabulary=tokenizer.vocab_size,
-        text_length=settings.text_length,
-        grid=dvae.config.grid,
-        codes=dvae.config.vocabulary,
-        block=settings.block,
-        any_order=settings.any_order > 0,
-        captions=settings.captions > 0,
-    )
-    network = model.DALLE(config)
+    if base is not None:
+        network = base.model.requires_grad_(True)
+    else:
+        network = model.DALLE(
+            DALLEConfig(
+                settings.transformer,
+                text_vocabulary=tokenizer.vocab_size,
+                text_length=settings.text_length,
+                grid=dvae.config.grid,
+                codes=dvae.config.vocabulary,
+                block=settings.block,
+                any_order=settings.any_order > 0,
+                captions=settings.captions > 0,
+            )
+        )
+    config = network.config
     held_codes = model.to_blocks(held_kept[:], config.grid, config.block)
 
     def batches(index: int) -> dict:
@@ -87,7 +100,9 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     reading = min(rows - 1, max(1, round(settings.captions * rows))) if settings.captions else 0
 
     def loss(network, batch, step):
-        order = model.orders(len(batch["text"]), config.blocks, settings.any_order, where) if config.any_order else None
+        order = (
+            model.orders(len(batch["text"]), config.blocks, settings.any_order, where) if settings.any_order else None
+        )
         return model.loss(
             network, batch["text"], batch["codes"], settings.caption_drop, settings.code_noise, order, reading
         )
@@ -98,8 +113,8 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         references, names = renderings(held_out, size)
         prompts = sorted(set(names))
 
-    def judged(artist, prompts: list[str]) -> dict[str, float]:
-        """Held-out loss of codes, and drawings judged against the real ones (default drawings only)."""
+    def losses(artist) -> dict[str, float]:
+        """On what is held out."""
         found: dict[str, float] = {}
         for t, c in zip(held_text.split(64), held_codes.split(64), strict=True):
             t, c, share = t.to(where), c.long().to(where), len(t) / len(held_text)
@@ -110,6 +125,11 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
                 figures["caption_loss"] = each
             for name, value in figures.items():
                 found[name] = found.get(name, 0.0) + float(value) * share
+        return found
+
+    def judged(artist, prompts: list[str]) -> dict[str, float]:
+        """Held-out losses, and drawings judged against the real ones (default drawings only)."""
+        found = losses(artist)
         seeds = list(range(len(prompts)))
         parts = [slice(i, i + 64) for i in range(0, len(prompts), 64)]
         drawn = [draw_each(artist, prompts[p], seeds[p]) for p in parts]
@@ -126,6 +146,12 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         spread = prompts[:: max(1, len(prompts) // SHOWN)][:SHOWN]
         return judged(model.Artist(network, dvae, tokenizer), spread)
 
+    before = {}
+    if base is not None:
+        with torch.no_grad():
+            before = losses(model.Artist(network.eval(), dvae, tokenizer))
+        told = ", ".join(f"{name} {value:.3f}" for name, value in before.items())
+        cli.say(f"before training, on what is held out: {told}")
     dtype = torch.bfloat16 if settings.half else None
     outcome = fit(
         network, loss, batches, settings.train, run, seed=settings.seed, device=settings.device,
@@ -136,12 +162,14 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     if outcome.stopped != "signal":
         cli.say(f"judging the saved model by a drawing of each of {len(prompts)} captions")
         figures = {f"val_{name}": value for name, value in judged(model.load(run, where), prompts).items()}
+    figures = {f"before_{name}": value for name, value in before.items()} | figures
     checkpoint.write_text(
         run / "README.md",
         cards.card(
             "DALL·E, trained with this toolkit",
             f"Draws {size}x{size} pictures from captions: a transformer of {sum(p.numel() for p in network.parameters()):,} "
-            f"parameters over {config.length} codes of the dVAE in `dvae/`.",
+            f"parameters over {config.length} codes of the dVAE in `dvae/`."
+            + (f" It went on from {settings.model}, whose held-out losses are before_." if base else ""),
             cards.command(PROG, argv),
             cards.DRAWINGS + f" {count:,} scenes."
             if not settings.data
@@ -157,6 +185,22 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
         checkpoint.write_text(run / "dvae" / "README.md", (codebook / "README.md").read_text(encoding="utf-8"))
     cli.emit({"run": str(run), "steps": outcome.steps, "minutes": round(outcome.minutes, 2), **figures})
     return 1 if outcome.stopped == "signal" else 0
+
+
+def continued(settings: TrainDALLE, base) -> TrainDALLE:
+    """The settings as far as the model that is trained on allows. Raises UserError where it cannot be trained here."""
+    from dataclasses import replace
+
+    from dalle.model import DALLE
+
+    if not isinstance(base.model, DALLE):
+        raise cli.UserError(f"--model {settings.model}: a {type(base.model).__name__} draws here, and is not trained.")
+    config = base.model.config
+    for name in ("any_order", "captions"):
+        if getattr(settings, name) and not getattr(config, name):
+            cli.say(f"{settings.model} was not trained with {name}: it goes on without.")
+            settings = replace(settings, **{name: 0.0})
+    return replace(settings, transformer=config.transformer, block=config.block, text_length=config.text_length)
 
 
 def renderings(drawings, size: int):

@@ -440,3 +440,38 @@ def test_a_folder_called_png_and_a_file_without_an_ending_are_no_place_for_drawi
 def test_wrong_use_of_sample_is_one_sentence_and_status_2(arguments, sentence, capsys):
     assert sample.main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_trained_dalle_goes_on_with_other_pictures_with_its_own_blocks_dvae_and_tokenizer(
+    folder, models, tmp_path, capsys
+):
+    arguments = ["finetune", "--model", str(models / "dalle"), "--data", str(folder), "--device", "cpu"]
+    arguments += ["--train.steps", "60", "--train.batch-size", "4", "--train.ema", "0", "--any-order", "0"]
+    assert train.main([*arguments, "--block", "2", "--out", str(tmp_path / "run")]) == 0
+    out, err = capsys.readouterr()
+    figures, before, after = json.loads(out), model.load(models / "dalle"), model.load(tmp_path / "run")
+    assert after.model.config == before.model.config  # whatever --block says
+    assert after.tokenizer.token_bytes == before.tokenizer.token_bytes
+    same = zip(before.dvae.state_dict().values(), after.dvae.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    assert "before training, on what is held out: text_loss" in err
+    assert figures["val_code_loss"] < figures["before_code_loss"] - 0.1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert abs(lines[0]["code_loss"] - figures["before_code_loss"]) < 0.5  # it began where the other had ended
+    assert f"It went on from {models / 'dalle'}" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "none/at/all"], "no run directory"),
+        (["--model", "bundled", "--dvae", "runs/dvae"], "draws with its own dVAE: leave out --dvae"),
+        (["--seed", "-1"], "seed -1 is out of range"),
+    ],
+)
+def test_wrong_use_of_training_is_one_sentence_and_status_2(arguments, sentence, folder, tmp_path, capsys):
+    try:
+        status = train.main(["tiny", "--data", str(folder), "--out", str(tmp_path / "run"), *arguments])
+    except SystemExit as end:
+        status = end.code
+    assert status == 2 and sentence in capsys.readouterr().err

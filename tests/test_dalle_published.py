@@ -887,3 +887,15 @@ def test_a_config_that_describes_no_vqgan_is_a_sentence(change, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="does not describe a model"):
         tokenizers.load(tmp_path)
+
+
+def test_a_mindalle_is_not_trained_on_and_that_is_a_sentence(mindalle_run, tmp_path, capsys):
+    from PIL import Image
+
+    from dalle import train
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a square")
+    arguments = ["finetune", "--model", str(mindalle_run), "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert train.main(arguments) == 2
+    assert "a MinDALLE draws here, and is not trained" in capsys.readouterr().err
