@@ -62,7 +62,7 @@ def mask_places(artist: Artist, mask: Image.Image, picture: Image.Image) -> Bool
     return reduce(~light, "(Y y) (X x) -> Y X", "all", Y=artist.model.config.grid, X=artist.model.config.grid)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def keep(artist: Artist, picture: Float[Tensor, "3 s s"], mask: Bool[Tensor, "g g"]) -> Int[Tensor, "1 m"]:
     """The codes of a picture in block order, where the mask of code places (row, column) is True; elsewhere NOTHING."""
     config, grid = artist.model.config, artist.model.config.grid
@@ -98,7 +98,7 @@ def variations(given: Int[Tensor, "1 m"], block: int, share: float, seeds: list[
     return torch.stack(rows)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample_codes(
     artist: Artist,
     prompts: list[str],
@@ -181,7 +181,7 @@ def in_order(artist: Artist, given: Int[Tensor, "r m"]) -> tuple[Int[Tensor, "r 
     return order, rearrange(blocks, "r s k -> r (s k)"), known
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def paint(artist: Artist, canvas: Canvas) -> Float[Tensor, "n 3 s s"]:
     """The picture of a canvas; what is not drawn yet is grey."""
     grid, codes = (

@@ -30,6 +30,7 @@ from dalle.presets import DALLEConfig
 from multimodal import checkpoint
 from multimodal.cli import UserError
 from multimodal.config import TransformerConfig
+from multimodal.packing import pack
 from multimodal.tokenizer import Tokenizer, caption
 from multimodal.transformer import MLP, KVCache, Transformer, norm
 
@@ -306,8 +307,9 @@ def save(directory: Path, artist: Artist, card: str | None = None, dtype: torch.
     checkpoint.write(directory, "dalle", config, artist.model, artist.tokenizer, dtype=dtype, card=card)
 
 
-def load(directory: Path, device: torch.device | str = "cpu") -> Artist:
-    """A trained DALL·E from its directory. Raises UserError with what is wrong."""
+def load(directory: Path, device: torch.device | str = "cpu", training: bool = False) -> Artist:
+    """A trained DALL·E from its directory: packed for drawing, or as it is, for `training`. Raises UserError with what is
+    wrong."""
 
     def build():
         settings = dict(config["model"])
@@ -316,7 +318,8 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Artist:
     if checkpoint.read_json(Path(directory) / "config.json").get("kind") == "mindalle":
         from dalle import mindalle  # which builds on this module
 
-        return Artist(*mindalle.load(directory, device))
+        model, dvae, tokenizer = mindalle.load(directory, device)
+        return Artist(model if training else pack(model, "fp32"), dvae, tokenizer)
     config = checkpoint.read_config(directory, "dalle")
     model = checkpoint.load(directory, build, device)
     dvae = tokenizers.load(Path(directory) / "dvae", device)
@@ -328,4 +331,4 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Artist:
         )
     if tokenizer.vocab_size > model.config.text_vocabulary:
         raise UserError(f"{directory}: tokenizer.json has more tokens than the model's {model.config.text_vocabulary}.")
-    return Artist(model, dvae, tokenizer)
+    return Artist(model if training else pack(model, "fp32"), dvae, tokenizer)

@@ -38,7 +38,7 @@ def train(settings: TrainDALLE, argv: list[str] | None) -> int:
     begin(settings)  # before any work
     base = None
     if settings.model is not None:
-        base = model.load(checkpoint.find(settings.model, "dalle"), where)
+        base = model.load(checkpoint.find(settings.model, "dalle"), where, training=True)
         settings = continued(settings, base)
     own = run / "dvae"  # a run goes on with the codes it began with
     codebook = (

@@ -4,7 +4,8 @@ Writing one token after the other reads every weight once a token, so bytes and 
 fp32 and bf16: the weights are laid out once as oneDNN's products want them, instead of at every product. int8: weights are
 rounded to 255 levels, a scale a row (Dettmers et al. 2022, section 2, without the outliers apart), and what comes in is
 rounded likewise, a scale a position: no row depends on what it is computed beside. Elsewhere than on a CPU, or where torch
-was built without these products, maps stay as they are in fp32 and bf16.
+was built without these products, maps stay as they are in fp32 and bf16, and small ones do in fp32; queries, keys and values
+are one map all the same.
 """
 
 import warnings
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from multimodal.cli import UserError
 
 PRECISIONS = ("fp32", "bf16", "int8")
+SMALL = 2**19  # weights: of fewer in fp32 a call of the packed product costs more than its layout saves
 # without these instructions the products of 8-bit numbers run over in pairs: then activations take 7 bits
 WIDE = ("avx512_vnni", "avx_vnni", "amx_int8")
 
@@ -73,15 +75,15 @@ def pack(model: nn.Module, precision: str) -> nn.Module:
     if precision == "int8" and (device.type != "cpu" or "x86" not in torch.backends.quantized.supported_engines):
         raise UserError(f"precision int8 is for x86 processors, and this is computed on {device}: take fp32 or bf16.")
     model.eval().requires_grad_(False).to(torch.bfloat16 if precision == "bf16" else torch.float32)
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return model
     for module in list(model.modules()):
         if hasattr(module, "fuse"):
             module.fuse()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return model
     make = Packed if precision != "int8" else lambda w, b, shared=False: Rounded(w, b, levels())
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear) and (precision != "fp32" or child.weight.numel() >= SMALL):
                 setattr(module, name, make(child.weight, child.bias))
     if hasattr(model, "pack_head"):
         model.pack_head(make)

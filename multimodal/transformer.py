@@ -239,7 +239,7 @@ class MLP(nn.Module):
         elif self.activation == "quick_gelu":
             x = x * torch.sigmoid(1.702 * x)
         else:
-            x = SquaredReLU.apply(x)
+            x = SquaredReLU.apply(x) if torch.is_grad_enabled() else F.relu(x).square_()
         return self.down(x)
 
 

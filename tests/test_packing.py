@@ -29,6 +29,12 @@ precisions = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def all_sizes(monkeypatch):
+    """Small maps are packed too."""
+    monkeypatch.setattr(packing, "SMALL", 0)
+
+
 def make(family: str) -> GPT:
     torch.manual_seed(0)
     model = GPT(GPTConfig(Tokenizer.bytes().vocab_size, 32, FAMILIES[family]))
@@ -48,6 +54,18 @@ def test_a_packed_model_gives_the_logits_of_the_plain_one_up_to_its_precision(fa
     with torch.inference_mode():
         wanted, found = plain(tokens), packed(tokens).float()
     assert (found - wanted).norm() / wanted.norm() < ERROR[precision]
+
+
+def test_in_fp32_small_maps_stay_as_they_are_but_queries_keys_and_values_are_one(monkeypatch):
+    plain = make("modern")
+    monkeypatch.setattr(packing, "SMALL", 64 * 3 * 64)
+    packed = pack(copy.deepcopy(plain), "fp32")
+    kept = {tuple(module.weight.shape) for module in packed.modules() if isinstance(module, nn.Linear)}
+    changed = {module.shape for module in packed.modules() if isinstance(module, packing.Packed)}
+    assert kept == {(64, 64)} and {(192, 64), (256, 64), (64, 256)} <= changed
+    tokens = torch.randint(257, (3, 20))
+    with torch.inference_mode():
+        assert torch.allclose(plain(tokens), packed(tokens), atol=1e-4)
 
 
 def test_in_fp32_the_head_is_read_where_the_embedding_lies_and_no_weight_is_kept_twice():
