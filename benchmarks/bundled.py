@@ -248,6 +248,31 @@ def rendered(font, emoji: str, size: int):
     return images.square(canvas.convert("RGB"), size)
 
 
+def told_apart(model, count: int = 200) -> dict[str, float]:
+    """Of pairs never shown together: how often the right caption is nearer to the picture than one with the opposite word, and
+    than one with the two things exchanged. Chance is half."""
+    import torch
+
+    from multimodal.data.drawings import Drawings
+
+    source, opposite, found = Drawings("pairs", concepts="everyday"), {"left": "to the right of", "above": "below"}, {}
+    for relation, said in SAID.items():
+        items = list(islice((i for i in count_up() if source.scene(i).relation == relation), count))
+        scenes = [source.scene(i) for i in items]
+        seen = model.embed_images(torch.stack([source.item(i, model.size).image for i in items]))
+        both = [[thing.concept.phrase for thing in scene.things] for scene in scenes]
+
+        def nearness(captions: list[str], seen=seen):
+            return (seen * model.embed_texts(captions)).sum(1)
+
+        right = nearness([f"{a} {said} {b}" for a, b in both])
+        for what, wrong in (
+            ("word", [f"{a} {opposite[relation]} {b}" for a, b in both]), ("order", [f"{b} {said} {a}" for a, b in both])
+        ):  # fmt: skip
+            found[f"{relation}_{what}"] = (right > nearness(wrong)).float().mean().item()
+    return found
+
+
 def judge_clip(settings) -> dict:
     import torch
     from PIL import ImageFont
@@ -281,6 +306,9 @@ def judge_clip(settings) -> dict:
         print(f"{row:<20}{len(shown):>9,}{named['top1']:>12.1%}{named['top5']:>8.1%}{floor:>14.1%}{chance:>9.2%}")
         if settings.sheet and row == "everyday":
             images.grid(images.to_float(shown[:64]), 8, names[:64]).save(settings.sheet)
+    figures["told_apart"] = told_apart(model)
+    words = ", ".join(f"{name.replace('_', ', ')} {value:.1%}" for name, value in figures["told_apart"].items())
+    print(f"200 unseen pairs each, the right caption before one with the other word or order (chance half): {words}")
     return figures
 
 

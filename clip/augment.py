@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from multimodal.data import phrases
+from multimodal.data import pairs, phrases
 
 TURN, SHEAR, MOVE = 0.25, 0.15, 0.12  # the most: radians, slope, parts of a side
 # the most: logarithms of the scale of things and of crops, and of one side against the other
@@ -69,6 +69,12 @@ def opposite(caption: str) -> str | None:
     if one_sided(DIRECTIONS.sub("", caption)) or not DIRECTIONS.search(caption):
         return None
     return DIRECTIONS.sub(lambda found: OPPOSITE[found[0].lower()], caption)
+
+
+def mirrored(number: int, item: pairs.Item) -> pairs.Item | None:
+    """The mirrored picture with the opposite caption, where there is one; nothing else means the same."""
+    caption = opposite(item.caption)
+    return None if caption is None else pairs.Item(item.image.flip(-1), caption, tuple(~i for i in item.identity))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip import chunks
-from clip.augment import Plan, augment, one_sided, opposite
+from clip.augment import Plan, augment, one_sided
 from clip.loss import contrastive
 from clip.model import CLIP, tokenize
 from clip.watch import Watch
@@ -31,11 +31,10 @@ def batches(
     context: int,
     batch_size: int,
     seed: int,
-    *,
-    opposites: bool = False,
+    opposite: Callable[[int, pairs.Item], pairs.Item | None] | None = None,
 ) -> Callable[[int], Batch]:
-    """Batch `index` of `count` items, or what this process has of it; `take` gives items by number, as `pairs.batch`. With
-    `opposites`, pairs whose captions say left or right bring their mirrored ones, in place of the batch's last.
+    """Batch `index` of `count` items, or what this process has of it; `take` gives items by number, as `pairs.batch`, and
+    `opposite` of an item and its number the one that differs in no more than a word, if there is one.
     Raises UserError for a batch of one: its loss is 0 whatever the model does."""
     if batch_size < 2:
         raise UserError(
@@ -45,7 +44,9 @@ def batches(
 
     def batch(index: int) -> Batch:
         items = pairs.share(shuffled(index, batch_size, count, seed), distributed.rank(), distributed.world())
-        found = opposed(take(items)) if opposites else take(items)
+        found = take(items)
+        if opposite is not None:
+            found = opposed(found, items, opposite)
         tokens = tokenize(tokenizer, found["caption"], context)[0]
         return {
             "image": found["image"],
@@ -57,19 +58,22 @@ def batches(
     return batch
 
 
-def opposed(found: Batch) -> Batch:
-    """The batch with the mirrored picture and the turned caption of those that have one; as many of its last pairs go."""
-    count = len(found["caption"])
-    turned = [(i, caption) for i, caption in enumerate(map(opposite, found["caption"])) if caption is not None]
-    turned = turned[: count // OPPOSED]
-    turned = [(i, caption) for i, caption in turned if i < count - len(turned)]  # the others go themselves
-    if not turned:
+def opposed(found: Batch, numbers: Sequence[int], opposite: Callable[[int, pairs.Item], pairs.Item | None]) -> Batch:
+    """The batch with the opposites of those of its items that have one; as many of its last items go."""
+    room, others = len(numbers) // OPPOSED, []
+    for i, number in enumerate(numbers):
+        if len(others) == room or i >= len(numbers) - len(others) - 1:  # what goes brings none
+            break
+        item = pairs.Item(found["image"][i], found["caption"][i], tuple(found["identity"][i].tolist()))
+        if (other := opposite(number, item)) is not None:
+            others.append(other)
+    if not others:
         return found
-    stays, those = count - len(turned), torch.tensor([i for i, _ in turned])
+    stays = len(numbers) - len(others)
     return {
-        "image": torch.cat((found["image"][:stays], found["image"][those].flip(-1))),
-        "caption": [*found["caption"][:stays], *(caption for _, caption in turned)],
-        "identity": torch.cat((found["identity"][:stays], ~found["identity"][those])),  # nothing else has these
+        "image": torch.cat((found["image"][:stays], torch.stack([other.image for other in others]))),
+        "caption": [*found["caption"][:stays], *(other.caption for other in others)],
+        "identity": torch.cat((found["identity"][:stays], torch.tensor([other.identity for other in others]))),
     }
 
 

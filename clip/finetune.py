@@ -135,7 +135,7 @@ def tune(settings: Finetune, argv: list[str] | None) -> int:
         loss_of(network, settings.seed, plan, settings.chunk),
         batches(
             lambda items: pairs.batch(ours.source, items, size), len(ours.source), tokenizer, encoder.context, batch_size,
-            settings.seed, opposites=plan is not None,
+            settings.seed, ours.opposite if plan else None,
         ),
         replace(settings.train, steps=steps), run, seed=settings.seed, device=settings.device, resume=settings.resume,
         evaluate=lambda network: measured(Ours(between(start, network, settings.wise_ft), tokenizer)),

@@ -5,7 +5,7 @@ classes by naming their held-out pictures; all by retrieval among held-out pairs
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from clip import judge
+from clip.augment import mirrored
 from clip.encoder import Encoder
 from clip.presets import TrainCLIP
 from clip.zeroshot import TEMPLATES
@@ -62,6 +63,8 @@ class Material:
     """What it is, for the card."""
     floor: dict[str, float] = field(default_factory=dict)
     """What the baselines reach."""
+    opposite: Callable[[int, pairs.Item], pairs.Item | None] = mirrored
+    """Of a training item and its number: the one that differs in no more than a word of place, if there is one."""
 
     def measured(self, encoder: Encoder) -> dict[str, float]:
         found = judge.retrieval(encoder, self.judged["image"], self.judged["caption"], self.judged["identity"])
@@ -105,6 +108,7 @@ def drawings(settings: TrainCLIP, size: int, length: int = 10**6) -> Material:
         Named(kind, names, shown, torch.arange(len(shown)) % count),
         f"{cards.DRAWINGS} {count:,} concepts, styles {' and '.join(styles)}.",
         floor,
+        lambda number, item: source.opposite(number, size),
     )
 
 

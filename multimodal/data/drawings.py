@@ -9,7 +9,7 @@ concept and numbers of it never occurs in the training split: they are what gene
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -195,13 +195,32 @@ class Drawings:
         fields = (self.split, self.seed, concepts, self.styles, sorted(self.mixture.items()), self.languages)
         return hashlib.sha256(repr(fields).encode() + b"".join(sources)).hexdigest()
 
-    def scene(self, index: int) -> Scene:
+    def _start(self, index: int) -> tuple[np.random.Generator, str]:
+        """What scene `index` is made of: random numbers, and its kind."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, index, _stable(self.split) % 2**32]))
         kinds, ends = _shares(tuple(self.mixture.items()), self.split)
-        return _SCENES[kinds[int(np.searchsorted(ends, rng.random(), side="right"))]](self, rng)
+        return rng, kinds[int(np.searchsorted(ends, rng.random(), side="right"))]
+
+    def scene(self, index: int) -> Scene:
+        rng, kind = self._start(index)
+        return _SCENES[kind](self, rng)
 
     def item(self, index: int, size: int = 64) -> Item:
-        scene = self.scene(index)
+        return self._item(self.scene(index), size)
+
+    def opposite(self, index: int, size: int = 64) -> Item | None:
+        """Item `index` with its two things exchanged, or its thing in the opposite place, and words that differ in no more
+        than that; None where there is no such thing, or training may not show it."""
+        rng, kind = self._start(index)
+        if kind not in _OPPOSITES or self.split != "train":
+            return None
+        scene = _OPPOSITES[kind](self, rng)
+        concepts = [thing.concept for thing in scene.things]
+        if len(concepts) == 2 and held_out_relation(scene.relation, *concepts):
+            return None
+        return self._item(scene, size)
+
+    def _item(self, scene: Scene, size: int) -> Item:
         picture = torch.from_numpy(render(scene, size)).permute(2, 0, 1).contiguous()
         return Item(picture, scene.caption, (scene.identity,))
 
@@ -332,11 +351,19 @@ def _shaped(source: Drawings, rng: np.random.Generator) -> Scene:
     return Scene("shape", things, "white", caption, identity, shape=(shape, colour), style=said)
 
 
-def _place(source: Drawings, rng: np.random.Generator) -> Scene:
+def _place(source: Drawings, rng: np.random.Generator, opposite: bool = False) -> Scene:
     concept, style, where = source._pick(rng), source._style(rng), _one_of(rng, tuple(PLACES))
+    if opposite:
+        where = _across(where)
     caption, said = _worded(rng, phrases.said(_one_of(rng, phrases.PLACES[where]), a=_noun(rng, concept)), style)
     things = (Thing(concept, style, PLACES[where]),)
     return Scene("place", things, "white", caption, _stable("place", concept.key, where), relation=where, style=said)
+
+
+def _across(where: str) -> str:
+    """The place at the other side, of a corner at the other side of the same height."""
+    turns = ("left", "right") if {"left", "right"} & set(where.split()) else ("top", "bottom")
+    return where.replace(turns[0], "-").replace(turns[1], turns[0]).replace("-", turns[1])
 
 
 def _countable(concept: Concept) -> bool:
@@ -388,12 +415,25 @@ def _count(source: Drawings, rng: np.random.Generator) -> Scene:
 
 
 def _arranged(
-    source: Drawings, rng: np.random.Generator, kind: str, layout: str, templates: tuple[str, ...], *, ordered: bool
+    source: Drawings,
+    rng: np.random.Generator,
+    kind: str,
+    layout: str,
+    templates: tuple[str, ...],
+    *,
+    ordered: bool,
+    opposite: bool = False,
 ) -> Scene:
-    """Different things in a layout; unordered ones match in whichever order they are named."""
+    """Different things in a layout; unordered ones match in whichever order they are named. Of the `opposite` the first two
+    are exchanged: the words are the same with the things in the other order, or of a template and its neighbour, which names
+    them in the other order, the same but for the word of the relation."""
     concepts, style = source._together(rng, layout), source._style(rng)
     nouns = {letter: _noun(rng, concept) for letter, concept in zip("abc", concepts, strict=False)}
-    caption, said = _worded(rng, phrases.said(_one_of(rng, templates), **nouns), style)
+    which = int(rng.integers(len(templates)))
+    if opposite:
+        concepts[:2], nouns["a"], nouns["b"] = concepts[1::-1], nouns["b"], nouns["a"]
+        which ^= int(_stable(*sorted(c.key for c in concepts[:2]), style) % 2)
+    caption, said = _worded(rng, phrases.said(templates[which], **nouns), style)
     things = tuple(Thing(c, style, place) for c, place in zip(concepts, LAYOUTS[layout], strict=True))
     keys = [concept.key for concept in concepts]
     identity = _stable(kind, layout, *(keys if ordered else sorted(keys)))
@@ -404,9 +444,9 @@ def _pair(source: Drawings, rng: np.random.Generator) -> Scene:
     return _arranged(source, rng, "pair", "beside", phrases.TOGETHER, ordered=False)
 
 
-def _relation(source: Drawings, rng: np.random.Generator) -> Scene:
+def _relation(source: Drawings, rng: np.random.Generator, opposite: bool = False) -> Scene:
     relation = _one_of(rng, tuple(phrases.RELATIONS))
-    return _arranged(source, rng, "relation", relation, phrases.RELATIONS[relation], ordered=True)
+    return _arranged(source, rng, "relation", relation, phrases.RELATIONS[relation], ordered=True, opposite=opposite)
 
 
 def _three(source: Drawings, rng: np.random.Generator) -> Scene:
@@ -450,3 +490,4 @@ _SCENES = {
     "single": _single, "colour": _colour, "painted": _painted, "shape": _shaped, "place": _place, "size": _size,
     "count": _count, "pair": _pair, "relation": _relation, "three": _three, "style": _styled, "language": _language,
 }  # fmt: skip
+_OPPOSITES = {"relation": partial(_relation, opposite=True), "place": partial(_place, opposite=True)}
