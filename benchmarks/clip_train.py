@@ -117,7 +117,7 @@ def stepper(side: str, towers: str, batch: dict, precision: str, chunk: int = 0)
         b = len(tokens)
         given = {
             "image": batch["image"], "text": tokens, "identity": named(batch["identity"], tokens),
-            "mirror": torch.zeros(b, dtype=torch.bool),
+            "may": torch.zeros(b, 2, dtype=torch.bool),
         }  # fmt: skip
 
         def value():

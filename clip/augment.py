@@ -2,13 +2,14 @@
 
 Little data is seen many times: changing it each time is what makes a small CLIP work on another artist's drawings.
 What captions speak of is kept: nothing is turned far (top stays top), nothing is mirrored whose caption says left or right or
-speaks of writing, and where captions name colours, colours keep their names. A caption that says left or right and nothing else
-that a mirror would make wrong has an opposite, for the mirrored picture. Both in one batch teach the two words: no others of it
-differ in them alone (as the swapped captions of Yuksekgonul et al. 2023, NegCLIP, here with pictures).
+speaks of writing, and where a caption names a colour or a flag, colours keep their names.
+A caption that says left or right and nothing else that a mirror would make wrong has an opposite, for the mirrored picture. Both
+in one batch teach the two words, since no others of it differ in them alone (after the swapped captions of Yuksekgonul et al.
+2023, NegCLIP, here with pictures).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +24,10 @@ TURN, SHEAR, MOVE = 0.25, 0.15, 0.12  # the most: radians, slope, parts of a sid
 # the most: logarithms of the scale of things and of crops, and of one side against the other
 SMALLER, LARGER, CROP, SQUEEZE = 0.5, 0.15, 0.5, 0.1
 OUTLINE, CONTRAST, GAIN, BRIGHTNESS = 3.0, 0.3, 0.12, 0.1
-FREE_GAIN, GREY = 0.3, 0.15  # where no caption names a colour: the channels' balance, share of pictures without colour
-SPOKEN = 0.01  # share of the captions from which on colours count as spoken of
+FREE_GAIN, GREY = (
+    0.3,
+    0.15,
+)  # where the caption names no colour: the channels' balance, share of pictures without colour
 PLAIN = 8.0  # deviation of a border, of 255, that still is one colour
 
 SIDES = re.compile(
@@ -54,6 +57,8 @@ COLOUR_NAMES |= {
     "turquoise",
     "beige",
     "golden",
+    "flag",  # which is its colours
+    "drapeau",
 }
 COLOURS = re.compile(rf"\b({'|'.join(map(re.escape, sorted(COLOUR_NAMES)))})\b", re.IGNORECASE)
 
@@ -61,6 +66,11 @@ COLOURS = re.compile(rf"\b({'|'.join(map(re.escape, sorted(COLOUR_NAMES)))})\b",
 def one_sided(caption: str) -> bool:
     """Whether the caption would be wrong, or might be, of the mirrored picture."""
     return SIDES.search(caption) is not None
+
+
+def allowed(captions: Iterable[str]) -> Bool[Tensor, "b 2"]:
+    """Of pictures with these captions: whether they may be mirrored, and whether their colours may lose their names."""
+    return torch.tensor([(not one_sided(text), COLOURS.search(text) is None) for text in captions]).reshape(-1, 2)
 
 
 def opposite(caption: str) -> str | None:
@@ -81,40 +91,28 @@ def mirrored(number: int, item: pairs.Item) -> pairs.Item | None:
 class Plan:
     """What suits the data."""
 
-    free: bool = False
-    """Colours may lose their names."""
     photographs: bool = False
     """Pictures are full to their borders: parts of them are cut out. Otherwise they show things on a plain ground, which are
     made smaller and larger, and redrawn."""
 
 
-def decide(captions: Iterable[str], pictures: UInt8[Tensor, "b 3 h w"]) -> tuple[Plan, str]:
+def decide(captions: Sequence[str], pictures: UInt8[Tensor, "b 3 h w"]) -> tuple[Plan, str]:
     """What may be done with pictures like these that have captions like these, and the same in words."""
-    captions = list(captions)
-    sided = sum(map(one_sided, captions)) / max(1, len(captions))
+    may, photographs = allowed(captions).float().mean(0).tolist(), plain_ground(pictures).float().mean().item() < 0.5
     turned = sum(opposite(caption) is not None for caption in captions) / max(1, len(captions))
-    coloured = sum(COLOURS.search(caption) is not None for caption in captions) / max(1, len(captions))
-    plan = Plan(coloured < SPOKEN, plain_ground(pictures).float().mean().item() < 0.5)
     how = (
         "the pictures, full to their borders, are cropped, turned and moved a little"
-        if plan.photographs
+        if photographs
         else "the pictures, of things on a plain ground, are turned, moved, scaled and redrawn a little"
     )
-    colours = (
-        "colours change freely, since captions name none" if coloured == 0 else
-        f"colours change freely, since only {coloured:.1%} of the captions name one" if plan.free else
-        f"colours keep their names, since {coloured:.0%} of the captions name one"
-    )  # fmt: skip
-    return plan, (
-        f"augmentation: {how}; {colours}; every other one is mirrored of the {1 - sided:.0%} whose captions say neither left "
-        "nor right and speak of no writing"
-        + (
-            f", and beside the {turned:.0%} that can be turned by exchanging left and right comes their opposite"
-            if turned
-            else ""
-        )
-        + "."
+    told = (
+        f"augmentation: {how}; colours change freely in the {may[1]:.0%} whose captions name none, and keep their names in the "
+        f"others; every other one is mirrored of the {may[0]:.0%} whose captions say neither left nor right and speak of no "
+        "writing"
     )
+    if turned:
+        told += f"; beside the {turned:.0%} that can be turned by exchanging left and right comes their opposite"
+    return Plan(photographs), f"{told}."
 
 
 def plain_ground(pictures: UInt8[Tensor, "b 3 h w"]) -> Bool[Tensor, "b"]:
@@ -125,15 +123,15 @@ def plain_ground(pictures: UInt8[Tensor, "b 3 h w"]) -> Bool[Tensor, "b"]:
 
 
 def augment(
-    images: Float[Tensor, "b 3 h w"], mirror: Bool[Tensor, "b"] | None = None, plan: Plan = Plan()
+    images: Float[Tensor, "b 3 h w"], may: Bool[Tensor, "b 2"] | None = None, plan: Plan = Plan()
 ) -> Float[Tensor, "b 3 h w"]:
     """Uses torch's global random state. All pictures are moved and recoloured, half of the drawings redrawn, half of those
-    that `mirror` allows mirrored."""
-    if mirror is not None:
-        flipped = mirror & (torch.rand(len(images), device=images.device) < 0.5)
-        images = torch.where(rearrange(flipped, "b -> b 1 1 1"), images.flip(-1), images)
+    that may be (`allowed`) mirrored."""
+    mirror, free = torch.zeros(2, len(images), dtype=torch.bool, device=images.device) if may is None else may.T
+    flipped = mirror & (torch.rand(len(images), device=images.device) < 0.5)
+    images = torch.where(rearrange(flipped, "b -> b 1 1 1"), images.flip(-1), images)
     images = move(images, plan.photographs)
-    return recolour(images if plan.photographs else redraw(images), plan.free)
+    return recolour(images if plan.photographs else redraw(images), free)
 
 
 def draw(images: Tensor, low: float, high: float, channels: int = 1) -> Float[Tensor, "b c 1 1"]:
@@ -172,12 +170,11 @@ def lightest(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
 
 
-def recolour(images: Float[Tensor, "b 3 h w"], free: bool = False) -> Float[Tensor, "b 3 h w"]:
-    """Contrast, saturation, the balance of the channels and brightness."""
-    grey, gain = images.mean(dim=1, keepdim=True), FREE_GAIN if free else GAIN
-    saturation = draw(images, 0.5, 1.7)
-    if free:
-        saturation = saturation * (draw(images, 0.0, 1.0) > GREY)
+def recolour(images: Float[Tensor, "b 3 h w"], free: Bool[Tensor, "b"]) -> Float[Tensor, "b 3 h w"]:
+    """Contrast, saturation, the balance of the channels and brightness, more of it where colours are `free`."""
+    free = rearrange(free, "b -> b 1 1 1")
+    grey, gain = images.mean(dim=1, keepdim=True), torch.where(free, FREE_GAIN, GAIN)
+    saturation = draw(images, 0.5, 1.7) * ~(free & (draw(images, 0.0, 1.0) < GREY))
     images = grey + (images - grey) * saturation
     images = (images - 0.5) * draw(images, -CONTRAST, CONTRAST).exp() + 0.5
-    return (images * draw(images, -gain, gain, 3).exp() + draw(images, -BRIGHTNESS, BRIGHTNESS)).clamp(0, 1)
+    return (images * (gain * draw(images, -1.0, 1.0, 3)).exp() + draw(images, -BRIGHTNESS, BRIGHTNESS)).clamp(0, 1)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip import chunks
-from clip.augment import Plan, augment, one_sided
+from clip.augment import Plan, allowed, augment
 from clip.loss import contrastive
 from clip.model import CLIP, tokenize
 from clip.watch import Watch
@@ -52,7 +52,7 @@ def batches(
             "image": found["image"],
             "text": tokens,
             "identity": named(found["identity"], tokens),
-            "mirror": torch.tensor([not one_sided(caption) for caption in found["caption"]]),
+            "may": allowed(found["caption"]),
         }
 
     return batch
@@ -94,18 +94,18 @@ class Towers(nn.Module):
         self.network, self.plan, self.chunk = network, plan, chunk
 
     def forward(
-        self, pictures: Tensor, tokens: Int[Tensor, "b n"], mirror: Bool[Tensor, "b"]
+        self, pictures: Tensor, tokens: Int[Tensor, "b n"], may: Bool[Tensor, "b 2"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """`pictures` are uint8 (b 3 h w), or already vectors (b d) of a frozen tower."""
         seen = pictures
         if pictures.ndim == 4:
-            seen = chunks.embed_pictures(self._see, (pictures, mirror), self.chunk)
+            seen = chunks.embed_pictures(self._see, (pictures, may), self.chunk)
         return seen, chunks.embed_captions(self.network.text, tokens, self.network.config.end, self.chunk)
 
-    def _see(self, pictures: Tensor, mirror: Tensor) -> Tensor:
+    def _see(self, pictures: Tensor, may: Tensor) -> Tensor:
         with torch.no_grad():
             shown = images.to_float(pictures)
-            shown = augment(shown, mirror, self.plan) if self.plan is not None else shown
+            shown = augment(shown, may, self.plan) if self.plan is not None else shown
         return self.network.image(shown)
 
 
@@ -122,7 +122,7 @@ def loss_of(network: CLIP, seed: int, plan: Plan | None, chunk: int = 0) -> Loss
         if world > 1:  # each process changes its pictures in its own way
             torch.manual_seed((seed * 1_000_003 + step) * world + rank)
         network.bound_scale()
-        seen, said = wrapped[0](batch["image"], batch["text"], batch["mirror"])
+        seen, said = wrapped[0](batch["image"], batch["text"], batch["may"])
         value, metrics = contrastive(
             seen, said, network.scale(), batch["identity"], network.bias, distributed.gather if world > 1 else None
         )

@@ -33,7 +33,7 @@ def batch() -> dict:
         "image": torch.randint(256, (B, 3, 16, 16), dtype=torch.uint8),
         "text": tokens,
         "identity": torch.tensor([5, 5, 1, 2, 3, 4, 6, 7])[:, None],
-        "mirror": torch.zeros(B, dtype=torch.bool),
+        "may": torch.zeros(B, 2, dtype=torch.bool),
     }
 
 
