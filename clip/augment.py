@@ -24,10 +24,8 @@ TURN, SHEAR, MOVE = 0.25, 0.15, 0.12  # the most: radians, slope, parts of a sid
 # the most: logarithms of the scale of things and of crops, and of one side against the other
 SMALLER, LARGER, CROP, SQUEEZE = 0.5, 0.15, 0.5, 0.1
 OUTLINE, CONTRAST, GAIN, BRIGHTNESS = 3.0, 0.3, 0.12, 0.1
-FREE_GAIN, GREY = (
-    0.3,
-    0.15,
-)  # where the caption names no colour: the channels' balance, share of pictures without colour
+# where the caption names no colour: the channels' balance, share of pictures without colour
+FREE_GAIN, GREY = 0.3, 0.15
 PLAIN = 8.0  # deviation of a border, of 255, that still is one colour
 
 SIDES = re.compile(

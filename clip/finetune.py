@@ -44,7 +44,8 @@ class Finetune(Common):
     epochs: float = 10.0
     """How often each pair is seen."""
     augment: bool = True
-    """Turn, move, mirror and recolour the pictures anew each time, as far as the captions stay true."""
+    """Turn, move, mirror and recolour the pictures anew each time, as far as the captions stay true; a caption that says left
+    or right brings the mirrored picture with the other word."""
     chunk: int = 0
     """Pairs whose activations are in memory at once; 0: the whole batch."""
     half: bool = False

@@ -168,7 +168,8 @@ class TrainCLIP(Common):
     """Write the model's weights in bf16, half the size; the training state stays fp32."""
     augment: bool = True
     """Turn, scale, move, shear and mirror the pictures and change their colours, anew each time they are seen, as far as
-    the captions stay true: what that means for these is told."""
+    the captions stay true: what that means for these is told. And bring the opposite of what says where things are: the
+    mirrored picture with right for left; of the default drawings the things exchanged."""
     chunk: int = 0
     """Pairs whose activations are in memory at once; the others' are computed again when they are needed, with the same
     result: a large --train.batch-size in the memory of a small one, for a third more time. 0: the whole batch."""
