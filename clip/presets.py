@@ -208,7 +208,7 @@ PRESETS = {
                 image=modern(128, 4, 4, causal=False, rotary_axes=2), text=modern(128, 3, 4), patch=16, embedding=128
             ),
             train=TrainConfig(
-                steps=100_000, minutes=80.0, batch_size=256, embedding_lr=8.0, evaluate_every=500, save_every=250
+                steps=100_000, minutes=76.0, batch_size=256, embedding_lr=8.0, evaluate_every=500, save_every=250
             ),
             half=True,
         ),
